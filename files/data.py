@@ -1,0 +1,293 @@
+"""Datasets: each is a `tf.data.Dataset` of float32 video [B, T, H, W, C] in [0, 1].
+
+Moving MNIST is made inside the `tf.data` graph. Sequence i of a split is a pure function of (seed, i): neither batch
+size nor parallelism changes it, and a run that is resumed at step k sees what the uninterrupted one would have seen.
+"""
+
+import functools
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from files.config import Config
+
+MNIST = pathlib.Path(__file__).parent.parent / "data" / "mnist.npz"
+SPLITS = ("train", "val", "test")
+MOVING_MNIST = ("smmnist", "smmnist_srvp", "mmnist")
+CANVAS = 64  # pixels
+MAX_SPEED = 4  # pixels per frame
+VAL_DIGITS = 5000  # the last training digits are held out for validation
+MAX_IMPACTS = 8  # redraws kept in stock for one digit in one frame; more than three impacts are very rare
+AHEAD = tf.data.AUTOTUNE
+
+
+def make_dataset(
+    config: Config,
+    split: str,
+    *,
+    batch_size: int | None = None,
+    n_frames: int | None = None,
+    start: int = 0,
+    count: int | None = None,
+    trajectories: bool = False,
+) -> tf.data.Dataset:
+    """Batches of video [B, T, H, W, C], float32 in [0, 1].
+
+    `split` is train, val or test; train never ends, unless `count` is given. `start` is the index of the first sequence
+    (step * batch size when a run is resumed) and `count` the number of sequences. The last batch may be smaller.
+    With `trajectories` (Moving MNIST only) each element is a dict of `video` and, for D digits, `position`
+    (float64 [B, T, D, 2], row and column of the digit's upper left corner in pixels), `velocity` (float64, the same
+    shape, pixels per frame, as it is after the frame's bounces) and `bounced` (bool [B, T, D]).
+
+    Raises ValueError for an unknown dataset or split and for data that can't be used; FileNotFoundError for a file
+    that isn't there.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
+    n_frames = n_frames or config.n_frames
+    source = moving_mnist if config.data in MOVING_MNIST else user_videos
+    if trajectories and source is user_videos:
+        raise ValueError(f"trajectories are known for {', '.join(MOVING_MNIST)} only; the data is {config.data!r}")
+    draw, render, length = source(config, split, n_frames)
+
+    stop = start + count if count else (np.iinfo(np.int64).max if split == "train" else length)
+    sequences = tf.data.Dataset.range(start, stop).map(draw, num_parallel_calls=AHEAD)
+    batches = sequences.batch(batch_size or config.batch_size, num_parallel_calls=AHEAD)
+    batches = batches.map(render, num_parallel_calls=AHEAD)
+    if not trajectories:
+        batches = batches.map(lambda batch: batch["video"], num_parallel_calls=AHEAD)
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return batches.prefetch(AHEAD).with_options(options)
+
+
+def random_key(index: tf.Tensor, seed: int, stream: int) -> tf.Tensor:
+    """The key of `tf.random.stateless_*` for one sequence and one of its up to 16 streams of random numbers."""
+    return tf.stack([tf.cast(index, tf.int64), tf.constant(seed * 16 + stream, tf.int64)])
+
+
+# Moving MNIST -------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def mnist_digits(split: str, size: int) -> np.ndarray:
+    """MNIST digits [N, size, size], uint8; val is the last 5000 of the training digits.
+
+    28 pixels are the originals; other sizes are resized bilinearly, as the authors do for 32.
+    """
+    with np.load(MNIST, allow_pickle=False) as arrays:
+        digits = arrays["x_test"] if split == "test" else arrays["x_train"]
+    if split != "test":
+        digits = digits[-VAL_DIGITS:] if split == "val" else digits[:-VAL_DIGITS]
+    if size == digits.shape[1]:
+        return digits
+    resized = tf.image.resize(digits[..., None], (size, size))[..., 0]
+    return tf.cast(tf.round(resized), tf.uint8).numpy()
+
+
+def moving_mnist(config: Config, split: str, n_frames: int):
+    """`draw` (index -> random numbers of one sequence), `render` (a batch of them -> video) and the split's length."""
+    digits_per_video = config.num_digits
+    with tf.device("CPU"):
+        digits = tf.constant(mnist_digits(split, 28 if config.data == "smmnist_srvp" else 32))
+    seed = 3 * config.seed + SPLITS.index(split)
+    reach = CANVAS - digits.shape[1]  # the largest position that is still inside, in pixels
+    starts = reach + 1 if config.data == "smmnist_srvp" else reach
+    # Each held-out digit is used once before any is used again, as in the published test of SRVP.
+    order = tf.constant(np.random.default_rng(seed).permutation(len(digits)))
+
+    def draw(index):
+        def integers(stream, shape, low, high):
+            return tf.random.stateless_uniform(shape, random_key(index, seed, stream), low, high, tf.int32)
+
+        if split == "train":
+            which = integers(0, [digits_per_video], 0, len(digits))
+        else:
+            which = tf.gather(
+                order, (index * digits_per_video + tf.range(digits_per_video, dtype=tf.int64)) % len(order)
+            )
+        redraws = [n_frames, MAX_IMPACTS, digits_per_video, 2]
+        return {
+            "digit": tf.gather(digits, which),
+            "start": integers(1, [digits_per_video, 2], 0, starts),
+            "speed": integers(2, [digits_per_video, 2], -MAX_SPEED, MAX_SPEED + 1),
+            "free": integers(3, redraws, -MAX_SPEED, MAX_SPEED + 1),
+            "inward": integers(4, redraws, 1, MAX_SPEED + 1),
+        }
+
+    bounce = {"smmnist": _bounce_svg, "smmnist_srvp": _bounce_srvp, "mmnist": _bounce_deterministic}[config.data]
+
+    def render(drawn):
+        drawn = {name: value if name == "digit" else tf.cast(value, tf.float64) for name, value in drawn.items()}
+        path = trajectory(functools.partial(bounce, reach=reach), **{k: v for k, v in drawn.items() if k != "digit"})
+        return {"video": paste(drawn["digit"], tf.cast(tf.round(path["position"]), tf.int32))[..., None], **path}
+
+    return draw, render, len(digits) // digits_per_video
+
+
+def trajectory(bounce, start, speed, free, inward):
+    """Positions, velocities and bounces of a batch of digits, all float64, pixels and pixels per frame.
+
+    `start` and `speed` are [B, D, 2]; `free` and `inward` [B, T, K, D, 2] are stocks of random velocities; `bounce`
+    maps (position, velocity, free, inward) of one frame to (position, velocity, bounced).
+    """
+
+    def step(state, redraws):
+        position, velocity, _ = state
+        return bounce(position + velocity, velocity, *redraws)
+
+    time_major = [tf.transpose(stock, [1, 2, 0, 3, 4]) for stock in (free, inward)]  # [T, K, B, D, 2]
+    # The first frame shows the start itself: one step back, so that the scan's first step arrives there.
+    initial = (start - speed, speed, tf.zeros(tf.shape(start)[:-1], tf.bool))
+    position, velocity, bounced = tf.scan(step, tuple(time_major), initial)
+    return {
+        "position": tf.transpose(position, [1, 0, 2, 3]),
+        "velocity": tf.transpose(velocity, [1, 0, 2, 3]),
+        "bounced": tf.transpose(bounced, [1, 0, 2]),
+    }
+
+
+def _hit_wall(position, velocity, axis, reach, redrawn, reflected):
+    """A digit past a wall of one axis is put back on it and gets new velocities (Denton and Fergus' rule)."""
+    low, high = position[..., axis] < 0, position[..., axis] >= reach
+    hit = low | high
+    at_low = tf.cast(low, position.dtype)
+    on_wall = (1 - at_low) * (reach - 1)
+    along = tf.one_hot(axis, 2, on_value=True, off_value=False)
+    turned = tf.where(along, (2 * at_low - 1)[..., None] * reflected, redrawn)
+    position = tf.where(hit[..., None] & along, on_wall[..., None], position)
+    return position, tf.where(hit[..., None], turned, velocity), hit
+
+
+def _bounce_svg(position, velocity, free, inward, reach):
+    position, velocity, hit_y = _hit_wall(position, velocity, 0, reach, free[0], inward[0])
+    position, velocity, hit_x = _hit_wall(position, velocity, 1, reach, free[1], inward[1])
+    return position, velocity, hit_y | hit_x
+
+
+def _bounce_deterministic(position, velocity, free, inward, reach):
+    position, velocity, hit_y = _hit_wall(position, velocity, 0, reach, velocity, tf.abs(velocity))
+    position, velocity, hit_x = _hit_wall(position, velocity, 1, reach, velocity, tf.abs(velocity))
+    return position, velocity, hit_y | hit_x
+
+
+def _bounce_srvp(position, velocity, free, inward, reach, tolerance=1e-8):
+    """Exact points of impact, earliest first; the rest of the time step is travelled at the redrawn velocity."""
+
+    def overshoot(position):
+        return tf.maximum(-position, position - reach)
+
+    def outside(position):
+        return tf.reduce_any(overshoot(position) > tolerance, -1)
+
+    def impact(k, position, velocity, bounced):
+        past_wall = overshoot(position) > tolerance
+        time_left = tf.math.divide_no_nan(overshoot(position), tf.abs(velocity)) * tf.cast(past_wall, position.dtype)
+        earliest = tf.reduce_max(time_left, -1, keepdims=True)
+        on_wall = past_wall & (time_left >= earliest - tolerance)
+        point = position - velocity * earliest
+        point = tf.where(on_wall, tf.round(point), point)
+        inwards = tf.where(position < 0, tf.abs(free[k]), -tf.abs(free[k]))
+        redrawn = tf.where(on_wall, inwards, free[k])
+        out = tf.reduce_any(past_wall, -1)
+        position = tf.where(out[..., None], point + redrawn * earliest, position)
+        return k + 1, position, tf.where(out[..., None], redrawn, velocity), bounced | out
+
+    def go_on(k, position, velocity, bounced):
+        return (k < MAX_IMPACTS) & tf.reduce_any(outside(position))
+
+    nothing = tf.zeros_like(outside(position))
+    _, position, velocity, bounced = tf.while_loop(go_on, impact, (0, position, velocity, nothing))
+    return tf.clip_by_value(position, 0, reach), velocity, bounced
+
+
+def paste(digits, position):
+    """Frames [B, T, 64, 64] of the digits [B, D, S, S] (uint8) at [B, T, D, 2], summed and clipped to [0, 1]."""
+    batch, time, count = tf.unstack(tf.shape(position)[:3])
+    size = digits.shape[-1]
+    frame = tf.reshape(tf.range(batch * time) * CANVAS**2, [batch, time, 1])
+    corner = frame + position[..., 0] * CANVAS + position[..., 1]  # [B, T, D], index of the upper left pixel
+    rows, columns = tf.meshgrid(tf.range(size), tf.range(size), indexing="ij")
+    pixel = corner[..., None] + tf.reshape(rows * CANVAS + columns, [-1])  # [B, T, D, S * S]
+    values = tf.reshape(tf.cast(digits, tf.float32) / 255.0, [batch, 1, count, size**2])
+    values = tf.broadcast_to(values, tf.shape(pixel))
+    video = tf.math.unsorted_segment_sum(values, pixel, batch * time * CANVAS**2)
+    return tf.minimum(tf.reshape(video, [batch, time, CANVAS, CANVAS]), 1.0)
+
+
+# A user's own videos ------------------------------------------------------------------------------------------------
+
+
+def load_videos(path: str | pathlib.Path, split: str = "test") -> np.ndarray:
+    """The videos [N, T, H, W, C] of an .npy or .npz file, uint8 in 0..255 or float in [0, 1], as they are stored.
+
+    An .npz holds an array per split (train, val, test), or a single array, which is cut into the first 80 % of its
+    videos for train, 10 % for val and 10 % for test; an .npy likewise.
+
+    Raises FileNotFoundError, or ValueError for a file that holds no array of videos (pickled arrays are refused).
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no dataset or file {str(path)!r}; expected one of {', '.join(MOVING_MNIST)} or an .npy or .npz file of "
+            "videos [N, T, H, W(, C)]"
+        )
+    try:
+        stored = np.load(path, allow_pickle=False, mmap_mode="r")
+        arrays = {None: stored} if isinstance(stored, np.ndarray) else {name: stored[name] for name in stored.files}
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path} is no .npy or .npz file of plain arrays ({error}); save it with numpy.save") from None
+    if split in arrays:
+        videos = arrays[split]
+    elif len(arrays) == 1:
+        (videos,) = arrays.values()
+        bounds = np.round(np.array([0, 0.8, 0.9, 1]) * len(videos)).astype(int) if videos.ndim else [0] * 4
+        first, last = bounds[SPLITS.index(split)], bounds[SPLITS.index(split) + 1]
+        videos = videos[first:last] if videos.ndim else videos
+    else:
+        raise ValueError(f"{path} holds arrays {sorted(arrays)}; expected one called {split!r}, or a single one")
+    if videos.ndim == 4:
+        videos = videos[..., None]
+    if videos.ndim != 5:
+        raise ValueError(
+            f"{path} holds an array of shape {videos.shape}; expected videos [N, T, H, W] or [N, T, H, W, C]"
+        )
+    if not len(videos):
+        raise ValueError(f"{path} has no video for split {split!r}")
+    if videos.dtype != np.uint8 and videos.dtype.kind != "f":
+        raise ValueError(f"{path} holds {videos.dtype}; expected uint8 in 0..255 or float in [0, 1]")
+    if videos.dtype.kind == "f" and not (np.min(videos) >= 0 and np.max(videos) <= 1):
+        raise ValueError(
+            f"{path} holds values from {np.min(videos)} to {np.max(videos)}; "
+            "expected float in [0, 1] without NaN, or uint8"
+        )
+    return videos
+
+
+def user_videos(config: Config, split: str, n_frames: int):
+    """As `moving_mnist`, for the file `config.data`: random windows in training, first frames in val and test."""
+    videos = load_videos(config.data, split)
+    expected = (config.image_size, config.image_size, config.channels)
+    if videos.shape[2:] != expected:
+        raise ValueError(f"{config.data} has frames {videos.shape[2:]}; the configuration expects {expected}")
+    if videos.shape[1] < n_frames:
+        raise ValueError(f"{config.data} has videos of {videos.shape[1]} frames; {n_frames} are needed")
+    count, length = videos.shape[:2]
+    scale = 255.0 if videos.dtype == np.uint8 else 1.0
+    with tf.device("CPU"):
+        videos = tf.constant(np.ascontiguousarray(videos))
+    seed = 3 * config.seed + SPLITS.index(split)
+
+    def draw(index):
+        if split == "train":
+            which = tf.random.stateless_uniform([], random_key(index, seed, 0), 0, count, tf.int32)
+            first = tf.random.stateless_uniform([], random_key(index, seed, 1), 0, length - n_frames + 1, tf.int32)
+        else:
+            which, first = tf.cast(index % count, tf.int32), 0
+        return {"video": tf.ensure_shape(videos[which, first : first + n_frames], [n_frames, *expected])}
+
+    def render(drawn):
+        return {"video": tf.cast(drawn["video"], tf.float32) / scale}
+
+    return draw, render, count

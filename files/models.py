@@ -1,0 +1,355 @@
+"""The Keras parts of SVG: convolutional encoder and decoder (DCGAN, VGG), frame predictor, posterior and prior.
+
+Time is the leading axis here: M frames of B videos are [M, B, ...]. The convolutional nets fold M and B into one batch
+axis and see all frames in one call; the recurrent nets run one `tf.scan` per LSTM layer. Recurrent nets and everything
+probabilistic are float32; `dtype` sets the precision of the convolutions.
+"""
+
+import tensorflow as tf
+from keras import Layer, initializers, layers
+
+from files.config import Config
+
+LEAK = 0.2  # slope of the leaky ReLU
+
+State = tuple[tuple[tf.Tensor, tf.Tensor], ...]  # (h, c), each [B, rnn_size], for every LSTM layer
+
+
+def weights() -> initializers.Initializer:
+    """N(0, 0.02), a new instance for each weight: Keras initializers repeat their values."""
+    return initializers.RandomNormal(0.0, 0.02)
+
+
+def dense(units: int, **kwargs) -> layers.Dense:
+    """A dense layer with the authors' initial weights."""
+    return layers.Dense(units, kernel_initializer=weights(), **kwargs)
+
+
+# Convolutional parts ------------------------------------------------------------------------------------------------
+
+
+class BatchNorm(layers.BatchNormalization):
+    """Batch norm on TensorFlow's fused kernel; Keras 3 composes it from several passes over the data.
+
+    The moving variance is that of the unbiased estimate, as in PyTorch.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(momentum=0.9, epsilon=1e-5, gamma_initializer=initializers.RandomNormal(1.0, 0.02), **kwargs)
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Normalises [..., C] over all axes but the last."""
+        shape = sizes(x)
+        folded = tf.reshape(x, [-1, 1, 1, x.shape[-1]]) if x.shape.rank == 2 else x
+        empty = tf.zeros([0])
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=folded,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=empty if training else self.moving_mean,
+            variance=empty if training else self.moving_variance,
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        if training:
+            self.moving_mean.assign(self.momentum * self.moving_mean + (1 - self.momentum) * mean)
+            self.moving_variance.assign(self.momentum * self.moving_variance + (1 - self.momentum) * variance)
+        return tf.reshape(y, shape)
+
+
+class Conv(Layer):
+    """Convolution, or transposed convolution, of x or of `concat([x, skip])`.
+
+    Convolution is linear, so that of a concatenation is a sum: `call(x)` convolves x, `project_skip(skip)` the skip,
+    which is needed once per distinct frame instead of once per prediction.
+    """
+
+    def __init__(self, filters: int, size: int, strides: int, transposed=False, skip=False, bias=False, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.size, self.strides = filters, size, strides
+        self.transposed, self.skip, self.bias = transposed, skip, bias
+
+    def build(self, shape):
+        ends = (self.filters, shape[-1]) if self.transposed else (shape[-1], self.filters)
+        shape = (self.size, self.size, *ends)
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=weights())
+        if self.skip:  # the skip has as many channels as x
+            self.skip_kernel = self.add_weight(name="skip_kernel", shape=shape, initializer=weights())
+        if self.bias:
+            self.offset = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+
+    def _convolve(self, x, kernel):
+        x, kernel = tf.cast(x, self.compute_dtype), tf.cast(kernel, self.compute_dtype)
+        if not self.transposed:
+            return tf.nn.conv2d(x, kernel, self.strides, "SAME")
+        batch, height, width, _ = sizes(x)
+        shape = [batch, height * self.strides, width * self.strides, self.filters]
+        return tf.nn.conv2d_transpose(x, kernel, shape, self.strides, "SAME")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """[N, H, W, C] -> [N, H', W', filters]."""
+        y = self._convolve(x, self.kernel)
+        return tf.nn.bias_add(y, self.offset) if self.bias else y
+
+    def project_skip(self, skip: tf.Tensor) -> tf.Tensor:
+        """[N, H, W, C] -> [N, H', W', filters]: what the skip adds to the convolution's output."""
+        if not self.built:
+            self.build(skip.shape)
+        return self._convolve(skip, self.skip_kernel)
+
+
+class ConvBlock(Layer):
+    """Convolution, batch norm, leaky ReLU: a level of the DCGAN nets and a layer of the VGG nets.
+
+    The authors' convolutions have a bias here; batch norm takes it away again, so that ours have none.
+    """
+
+    def __init__(self, filters: int, size: int, strides: int = 1, transposed=False, skip=False, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = Conv(filters, size, strides, transposed, skip, dtype=self.dtype_policy, name="conv")
+        self.norm = BatchNorm(dtype=self.dtype_policy, name="norm")
+
+    def call(self, x: tf.Tensor, skip: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
+        """x [M * B, H, W, C], `skip` [S, B, H', W', filters] as projected -> [M * B, H', W', filters]."""
+        y = self.conv(x)
+        if skip is not None:
+            y = add_held(y, skip)
+        return tf.nn.leaky_relu(self.norm(y, training=training), LEAK)
+
+
+def sizes(x: tf.Tensor) -> list:
+    """The sizes of all axes, as numbers where they are known while tracing."""
+    return [fixed if fixed is not None else size for fixed, size in zip(x.shape, tf.unstack(tf.shape(x)), strict=True)]
+
+
+def add_held(x: tf.Tensor, skip: tf.Tensor) -> tf.Tensor:
+    """Adds frame s of `skip` [S, B, ...] to frame s of `x` [M * B, ...], and the last one to all later frames."""
+    frames = tf.reshape(x, [-1, *sizes(skip)[1:]])
+    count = skip.shape[0]
+    if count == 1:
+        return tf.reshape(frames + skip, sizes(x))
+    # A split and a broadcast sum: their gradients are cheap, those of slices and gathers are not.
+    x_own, x_held = tf.split(frames, [count - 1, -1])
+    skip_own, skip_held = tf.split(skip, [count - 1, 1])
+    return tf.reshape(tf.concat([x_own + skip_own, x_held + skip_held], 0), sizes(x))
+
+
+class Encoder(Layer):
+    """Frames -> h and the skip connections: one per level, from fine to coarse."""
+
+    def __init__(self, config: Config, **kwargs):
+        super().__init__(**kwargs)
+        self.levels = encoder_levels(config, self.dtype_policy)
+        self.pool = config.backbone == "vgg"
+        self.head = dense(config.g_dim, use_bias=False, dtype=self.dtype_policy, name="head")
+        self.head_norm = BatchNorm(dtype=self.dtype_policy, name="head_norm")
+
+    def call(self, frames: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """[M, B, H, W, C] -> h [M, B, g_dim], float32 in [-1, 1], and skips [M, B, H', W', C']."""
+        count, batch = sizes(frames)[:2]
+        x = tf.reshape(frames, [count * batch, *frames.shape[2:]])
+        skips = []
+        for level in self.levels:
+            for block in level:
+                x = block(x, training=training)
+            skips.append(tf.reshape(x, [count, batch, *x.shape[1:]]))
+            if self.pool:
+                x = tf.nn.max_pool2d(x, 2, 2, "VALID")
+        # The authors' 4 x 4 convolution without padding, on 4 x 4 pixels, is a matrix product.
+        h = self.head_norm(self.head(tf.reshape(x, [count * batch, 16 * x.shape[-1]])), training=training)
+        return tf.reshape(tf.tanh(tf.cast(h, tf.float32)), [count, batch, h.shape[-1]]), skips
+
+
+class Decoder(Layer):
+    """h and the skip connections, as `project_skips` gives them, -> frames."""
+
+    def __init__(self, config: Config, **kwargs):
+        super().__init__(**kwargs)
+        self.coarsest = level_widths(config)[-1]
+        self.stem = dense(16 * self.coarsest, use_bias=False, dtype=self.dtype_policy, name="stem")
+        self.stem_norm = BatchNorm(dtype=self.dtype_policy, name="stem_norm")
+        self.levels = decoder_levels(config, self.dtype_policy)
+        if config.backbone == "dcgan":
+            self.upsample = None
+            self.to_pixels = Conv(config.channels, 4, 2, True, True, True, dtype=self.dtype_policy, name="to_pixels")
+            self.joins = [*(level[0].conv for level in self.levels), self.to_pixels]
+        else:
+            self.upsample = layers.UpSampling2D(2, dtype=self.dtype_policy)
+            self.to_pixels = Conv(config.channels, 3, 1, bias=True, dtype=self.dtype_policy, name="to_pixels")
+            self.joins = [level[0].conv for level in self.levels]
+
+    def project_skips(self, skips: list[tf.Tensor]) -> list[tf.Tensor]:
+        """The encoder's skips [S, B, ...] -> what they add in each level, [S, B, ...], from coarse to fine."""
+        projected = []
+        for join, skip in zip(self.joins, reversed(skips), strict=True):
+            y = join.project_skip(tf.reshape(skip, [-1, *skip.shape[2:]]))
+            projected.append(tf.reshape(y, [*sizes(skip)[:2], *y.shape[1:]]))
+        return projected
+
+    def call(self, h: tf.Tensor, projected_skips: list[tf.Tensor], training: bool = False) -> tf.Tensor:
+        """h [M, B, g_dim] and projected skips [S, B, ...], S <= M, the last one held -> [M, B, H, W, C] in [0, 1]."""
+        count, batch = sizes(h)[:2]
+        # The authors' transposed convolution from one pixel to 4 x 4 is a matrix product.
+        x = tf.reshape(self.stem(tf.reshape(h, [count * batch, h.shape[-1]])), [count * batch, 4, 4, self.coarsest])
+        x = tf.nn.leaky_relu(self.stem_norm(x, training=training), LEAK)
+        for (join, *blocks), skip in zip(self.levels, projected_skips, strict=False):  # DCGAN's last is for to_pixels
+            x = join(x if self.upsample is None else self.upsample(x), skip, training=training)
+            for block in blocks:
+                x = block(x, training=training)
+        logits = self.to_pixels(x)
+        if self.to_pixels.skip:
+            logits = add_held(logits, projected_skips[-1])
+        frames = tf.sigmoid(tf.cast(logits, tf.float32))
+        return tf.reshape(frames, [count, batch, *frames.shape[1:]])
+
+
+def level_widths(config: Config) -> list[int]:
+    """Channels of each level, from fine to coarse."""
+    multiples = {64: [1, 2, 4, 8], 128: [1, 2, 4, 8, 8]}[config.image_size]
+    return [config.width * multiple for multiple in multiples]
+
+
+def vgg_depths(config: Config) -> list[int]:
+    """Convolutions of each VGG level, from fine to coarse."""
+    return {64: [2, 2, 3, 3], 128: [2, 2, 3, 3, 3]}[config.image_size]
+
+
+def encoder_levels(config: Config, dtype) -> list[list[ConvBlock]]:
+    """The convolutional blocks of each level, from fine to coarse."""
+    if config.backbone == "dcgan":
+        return [[ConvBlock(width, 4, 2, dtype=dtype)] for width in level_widths(config)]
+    widths = zip(level_widths(config), vgg_depths(config), strict=True)
+    return [[ConvBlock(width, 3, dtype=dtype) for _ in range(depth)] for width, depth in widths]
+
+
+def decoder_levels(config: Config, dtype) -> list[list[ConvBlock]]:
+    """The convolutional blocks of each level, from coarse to fine; the first of a level takes the skip."""
+    widths = level_widths(config)
+    finer = list(zip(widths[1:], widths[:-1], strict=True))[::-1]  # (this level's width, the next finer one's)
+    if config.backbone == "dcgan":
+        return [[ConvBlock(to, 4, 2, transposed=True, skip=True, dtype=dtype)] for _, to in finer]
+    levels = [
+        [ConvBlock(width, 3, skip=True, dtype=dtype)]
+        + [ConvBlock(width, 3, dtype=dtype) for _ in range(depth - 2)]
+        + [ConvBlock(to, 3, dtype=dtype)]
+        for (width, to), depth in zip(finer, vgg_depths(config)[:0:-1], strict=True)
+    ]
+    return [*levels, [ConvBlock(widths[0], 3, skip=True, dtype=dtype)]]
+
+
+# Recurrent parts ----------------------------------------------------------------------------------------------------
+
+
+class LSTM(Layer):
+    """One LSTM layer: all input projections in one matrix product, then one `tf.scan` over the recurrence.
+
+    Gates are in the order input, forget, candidate, output, as in PyTorch and Keras.
+    """
+
+    def __init__(self, units: int, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self.units = units
+
+    def build(self, x_shape, *_):
+        def uniform():
+            return initializers.RandomUniform(-(self.units**-0.5), self.units**-0.5)
+
+        self.kernel = self.add_weight(name="kernel", shape=(x_shape[-1], 4 * self.units), initializer=uniform())
+        self.recurrent = self.add_weight(name="recurrent", shape=(self.units, 4 * self.units), initializer=uniform())
+        self.bias = self.add_weight(name="bias", shape=(4 * self.units,), initializer=uniform())
+
+    def initial_state(self, batch: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Zero h and c [B, units]."""
+        return tf.zeros([batch, self.units]), tf.zeros([batch, self.units])
+
+    def project(self, x: tf.Tensor) -> tf.Tensor:
+        """[..., C] -> [..., 4 * units]: the inputs' part of the gates."""
+        return tf.matmul(x, self.kernel) + self.bias
+
+    def recur(self, state, projected):
+        """One step: (h, c), each [B, units], and the projected input [B, 4 * units] -> the next (h, c)."""
+        h, c = state
+        i, f, g, o = tf.split(projected + tf.matmul(h, self.recurrent), 4, axis=-1)
+        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+        return tf.sigmoid(o) * tf.tanh(c), c
+
+    def call(self, x: tf.Tensor, state) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+        """[T, B, C] and the state before -> h [T, B, units] and the state after."""
+        hs, cs = tf.scan(self.recur, self.project(x), state)
+        # With the state before in front, that after no frame is defined as well.
+        return hs, tuple(tf.concat([s[None], ss], 0)[-1] for s, ss in zip(state, (hs, cs), strict=True))
+
+
+class Recurrent(Layer):
+    """Dense embedding, LSTM layers, and a readout that subclasses define."""
+
+    def __init__(self, units: int, depth: int, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self.embed = dense(units, name="embed")
+        self.lstms = [LSTM(units, name=f"lstm{k}") for k in range(depth)]
+
+    def readout(self, y: tf.Tensor):
+        """What the net returns for the last layer's h [..., units]."""
+        raise NotImplementedError
+
+    def initial_state(self, batch: int | tf.Tensor) -> State:
+        """The state before the first frame."""
+        return tuple(lstm.initial_state(batch) for lstm in self.lstms)
+
+    def call(self, x: tf.Tensor, state: State | None = None):
+        """All frames at once: x [T, B, C] -> (readout [T, B, ...], state after the last frame)."""
+        if state is None:
+            state = self.initial_state(tf.shape(x)[1])
+        y, after = self.embed(x), []
+        for lstm, before in zip(self.lstms, state, strict=True):
+            y, state = lstm(y, before)
+            after.append(state)
+        return self.readout(y), tuple(after)
+
+    def step(self, x: tf.Tensor, state: State):
+        """One frame: x [B, C] -> (readout [B, ...], state after it)."""
+        y, after = self.embed(x), []
+        for lstm, before in zip(self.lstms, state, strict=True):
+            y, c = lstm.recur(before, lstm.project(y))
+            after.append((y, c))
+        return self.readout(y), tuple(after)
+
+
+class FramePredictor(Recurrent):
+    """[h_{t-1}, z_t] -> the predicted h_t, in [-1, 1]."""
+
+    def __init__(self, g_dim: int, units: int, depth: int, **kwargs):
+        super().__init__(units, depth, **kwargs)
+        self.out = dense(g_dim, activation="tanh", name="out")
+
+    def readout(self, y):
+        """[..., units] -> [..., g_dim]."""
+        return self.out(y)
+
+
+class GaussianLSTM(Recurrent):
+    """h_t -> mean and log variance of z: the posterior q(z_t | x_{1:t}), or the learned prior p(z_t | x_{1:t-1})."""
+
+    def __init__(self, z_dim: int, units: int, depth: int, **kwargs):
+        super().__init__(units, depth, **kwargs)
+        self.mu = dense(z_dim, name="mu")
+        self.logvar = dense(z_dim, name="logvar")
+
+    def readout(self, y):
+        """[..., units] -> mu and log sigma^2, each [..., z_dim]."""
+        return self.mu(y), self.logvar(y)
+
+
+class StandardNormal(Layer):
+    """N(0, I) with the interface of GaussianLSTM: the fixed prior of SVG-FP, and with z_dim 0 no latent at all."""
+
+    def __init__(self, z_dim: int, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self.z_dim = z_dim
+
+    def call(self, x: tf.Tensor, state: State | None = None):
+        """x [..., C] -> zero mu and log sigma^2, each [..., z_dim], and an empty state."""
+        zeros = tf.zeros(tf.concat([tf.shape(x)[:-1], [self.z_dim]], 0))
+        return (zeros, zeros), ()
+
+    step = call
