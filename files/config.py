@@ -86,7 +86,7 @@ class Config:
             value = getattr(self, name)
             if get_origin(hint) is Literal and value not in get_args(hint):
                 raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, get_args(hint)))}")
-            if hint is int and (not isinstance(value, int) or value < (name not in ("seed", "val_sequences"))):
+            if hint is int and (not isinstance(value, int) or value < (name != "seed")):
                 raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1 (seed: 0)")
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)

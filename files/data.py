@@ -54,9 +54,14 @@ def make_dataset(
     stop = start + count if count else (np.iinfo(np.int64).max if split == "train" else length)
     sequences = tf.data.Dataset.range(start, stop).map(draw, num_parallel_calls=AHEAD)
     batches = sequences.batch(batch_size or config.batch_size, num_parallel_calls=AHEAD)
-    batches = batches.map(render, num_parallel_calls=AHEAD)
-    if not trajectories:
-        batches = batches.map(lambda batch: batch["video"], num_parallel_calls=AHEAD)
+    shape = [None, n_frames, config.image_size, config.image_size, config.channels]
+
+    def finish(drawn):
+        batch = render(drawn)
+        batch["video"] = tf.ensure_shape(batch["video"], shape)
+        return batch if trajectories else batch["video"]
+
+    batches = batches.map(finish, num_parallel_calls=AHEAD)
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return batches.prefetch(AHEAD).with_options(options)

@@ -15,7 +15,8 @@ import tensorflow as tf
 from files.config import Config
 from files.models import Decoder, Encoder, FramePredictor, GaussianLSTM, StandardNormal, sizes
 
-POSTERIOR_STREAM, PRIOR_STREAM, TRAIN_STREAM = range(3)  # keep the noise of one seed apart
+# The second half of a noise seed; training step k of replica r has a number above 0 of its own.
+TEACHER_FORCED, POSTERIOR, PRIOR = 0, -1, -2
 
 
 class SVG(keras.Model):
@@ -25,7 +26,7 @@ class SVG(keras.Model):
     """
 
     def __init__(self, config: Config):
-        super().__init__(dtype=config.precision, name="svg")
+        super().__init__(dtype=config.precision, autocast=False, name="svg")
         self.config = config
         self.z_dim = 0 if config.prior == "none" else config.z_dim
         sizes = dict(units=config.rnn_size)
@@ -70,8 +71,7 @@ class SVG(keras.Model):
         x = time_major(video)  # [T, B, H, W, C]
         time, batch = x.shape[0], tf.shape(x)[1]
         if posterior_noise is None:
-            seed = tf.stack([self._noise_seed(training), tf.constant(TRAIN_STREAM, tf.int64)])
-            noise = tf.random.stateless_normal([time - 1, batch, self.z_dim], seed)
+            noise = tf.random.stateless_normal([time - 1, batch, self.z_dim], self._noise_seed(training))
         else:
             noise = time_major(posterior_noise)
 
@@ -97,14 +97,13 @@ class SVG(keras.Model):
         return time - 1 if self.config.last_frame_skip else max(1, min(self.config.n_past, time) - 1)
 
     def _noise_seed(self, training: bool) -> tf.Tensor:
-        """In training a number per step and replica, so that a resumed run draws the same noise; else the seed."""
-        seed = tf.constant(self.config.seed, tf.int64)
-        optimizer = getattr(self, "optimizer", None)
-        if not training or optimizer is None:
-            return seed
-        replica = tf.distribute.get_replica_context()
-        step = tf.cast(optimizer.iterations, tf.int64)
-        return seed + 1_000_003 * (step + 1) + 7919 * (replica.replica_id_in_sync_group if replica else 0)
+        """Two numbers that, in training, no other step or replica has: a resumed run draws the same noise again."""
+        stream = tf.constant(TEACHER_FORCED, tf.int64)
+        optimizer, replica = getattr(self, "optimizer", None), tf.distribute.get_replica_context()
+        if training and optimizer is not None and replica is not None:
+            draws_before = tf.cast(optimizer.iterations, tf.int64) * replica.num_replicas_in_sync
+            stream = 1 + draws_before + tf.cast(replica.replica_id_in_sync_group, tf.int64)
+        return tf.stack([tf.constant(self.config.seed, tf.int64), stream])
 
     # Keras's train_step and test_step call these two ----------------------------------------------------------------
 
@@ -162,8 +161,8 @@ class SVG(keras.Model):
 
         return self._generate(
             tf.convert_to_tensor(past),
-            noise(posterior_noise, "posterior_noise", past.shape[1] - 1, POSTERIOR_STREAM),
-            noise(prior_noise, "prior_noise", n_future, PRIOR_STREAM),
+            noise(posterior_noise, "posterior_noise", past.shape[1] - 1, POSTERIOR),
+            noise(prior_noise, "prior_noise", n_future, PRIOR),
         )
 
     @tf.function(reduce_retracing=True)

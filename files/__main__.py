@@ -1,0 +1,56 @@
+"""The command line: `python -m files train|sample|evaluate|import|figures --help`."""
+
+import argparse
+import sys
+from typing import Annotated, Literal
+
+import tyro
+
+from files.config import PRESETS, Config, preset
+
+Flat = tyro.conf.arg(name="")  # a dataclass's fields as options of the command itself
+
+
+def main(arguments: list[str]) -> None:
+    """Runs one command."""
+    # The preset gives the other options their defaults, so it is read before them.
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--preset", default="smmnist")
+    chosen = early.parse_known_args(arguments)[0].preset
+    defaults = preset(chosen)
+
+    # Imported late: TensorFlow takes seconds, and a mistyped preset should not.
+    from files.sample import SampleOptions
+    from files.sample import sample as run_sample
+    from files.train import train as run_train
+
+    app = tyro.extras.SubcommandApp()
+
+    @app.command(name="train")
+    def train(
+        name: str,
+        preset: Literal[tuple(PRESETS)] = chosen,
+        config: Annotated[Config, Flat] = defaults,
+    ) -> None:
+        """Train a model, or go on with the run of that name.
+
+        Args:
+            name: Name of the run: its folder under checkpoints/ and results/.
+            preset: Published settings; the options below change them.
+            config: All settings.
+        """
+        run_train(config, name)
+
+    @app.command(name="sample")
+    def sample(options: Annotated[SampleOptions, Flat]) -> None:
+        """Sample futures of a test video from a checkpoint, as an animation, a film strip or arrays."""
+        run_sample(options)
+
+    app.cli(prog="python -m files", args=arguments)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
