@@ -39,9 +39,7 @@ def sample(options: SampleOptions) -> np.ndarray:
         raise ValueError(f"can't write {options.out}; expected a name ending in .gif, .png or .npz")
     model = SVG.load(options.checkpoint, **({"data": options.data} if options.data else {}))
     n_past, n_future = model.config.n_past, options.n_future or model.config.n_future
-    videos = make_dataset(
-        model.config, "test", batch_size=1, n_frames=n_past + n_future, start=options.video, count=1
-    )
+    videos = make_dataset(model.config, "test", batch_size=1, n_frames=n_past + n_future, start=options.video, count=1)
     truth = next(iter(videos)).numpy()
     samples = model.generate(truth[:, :n_past], n_future, options.n_samples, options.seed).numpy()[0]
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from files.config import Config
 from files.data import make_dataset
@@ -29,10 +30,10 @@ def train(
 ) -> SVG:
     """Trains to `config.epochs`, or resumes the run called `name` after its last finished epoch.
 
-    Writes under `checkpoints`/`name` what `SVG.load` reads (the weights with the lowest validation loss) and in `state/`
-    the two newest training states; and under `results` (by default results/`name`) `losses.csv` (a row per epoch),
-    `ssim.csv` (per epoch and predicted frame) and `tensorboard/`. All GPUs there are share the batch. Returns the model
-    with its latest weights.
+    Writes under `checkpoints`/`name` what `SVG.load` reads (the weights with the lowest validation loss) and in
+    `state/` the two newest training states; and under `results` (by default results/`name`) `losses.csv` (a row per
+    epoch), `ssim.csv` (per epoch and predicted frame) and `tensorboard/`. All GPUs there are share the batch. Returns
+    the model with its latest weights.
 
     Raises ValueError when the folder holds a run with other settings, or no training state that can be read;
     FloatingPointError when the loss is no longer finite.
@@ -72,6 +73,7 @@ def train(
         steps_per_epoch=config.steps_per_epoch,
         validation_data=make_dataset(config, "val", count=config.val_sequences),
         callbacks=callbacks,
+        shuffle=False,  # the order is the dataset's own
         verbose=verbose,
     )
     return model
@@ -163,8 +165,8 @@ class StopOnNaN(keras.callbacks.Callback):
         """Raises FloatingPointError."""
         if not np.isfinite(logs["loss"]):
             raise FloatingPointError(
-                f"the loss is {logs['loss']} at step {int(self.model.optimizer.iterations)}. Try a lower learning_rate, "
-                f"clip_norm=1, or precision float32; the state of the last finished epoch is in {self.folder}"
+                f"the loss is {logs['loss']} at step {int(self.model.optimizer.iterations)}. Try a lower "
+                f"learning_rate, clip_norm=1 or precision float32; the last finished epoch is kept in {self.folder}"
             )
 
 
@@ -185,7 +187,7 @@ class SampleVideos(keras.callbacks.Callback):
         """Samples and writes."""
         past, future = np.split(self.video, [self.config.n_past], axis=1)
         samples = self.model.generate(past, future.shape[1], self.n_samples, seed=self.config.seed).numpy()
-        scores = ssim(np.broadcast_to(future[:, None], samples.shape), samples)  # [B, N, T]
+        scores = ssim(future[:, None], samples)  # [B, N, T]
         best = scores.mean(-1).argmax(-1)  # [B]
         best_scores = np.take_along_axis(scores, best[:, None, None], 1)[:, 0].mean(0)  # [T]
         logs["val_ssim"] = float(best_scores.mean())
@@ -200,9 +202,10 @@ class SampleVideos(keras.callbacks.Callback):
 
         futures = {"ground truth": future[0], "best": samples[0, best[0]], "random": samples[0, -1]}
         figure = film_strip({title: np.concatenate([past[0], video]) for title, video in futures.items()}, len(past[0]))
-        figure.canvas.draw()
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
         with self.writer.as_default(step=epoch):
-            tf.summary.image("samples", np.asarray(figure.canvas.buffer_rgba())[None])
+            tf.summary.image("samples", np.asarray(canvas.buffer_rgba())[None])
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
