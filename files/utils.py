@@ -186,16 +186,40 @@ def plot_losses(csv_or_frame: str | pathlib.Path | pd.DataFrame) -> plt.Figure:
 
 @plt.rc_context(STYLE)
 def plot_ssim(csv_or_frame: str | pathlib.Path | pd.DataFrame) -> plt.Figure:
-    """SSIM of sampled futures over the epochs: a curve per column but `epoch` (such as best and mean of the samples).
+    """SSIM of sampled futures, of the best sample and of the mean one: over the epochs, and over time after the last.
 
-    Raises KeyError for a table without the column epoch.
+    The table has the columns epoch, frame (of the video, from 1), best and mean.
+
+    Raises KeyError for a table without one of them.
     """
-    table = _table(csv_or_frame).set_index("epoch")
-    fig, ax = plt.subplots(figsize=(5, 3.2))
+    table = _table(csv_or_frame)
+    last = table[table["epoch"] == table["epoch"].max()]
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.2))
     plt.close(fig)
-    for (name, values), color, line in zip(table.items(), (BLUE, RED, GREEN, PURPLE), LINES, strict=False):
-        ax.plot(table.index + 1, values, color=color, linestyle=line, marker=".", label=name)
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    ax.set(xlabel="epoch", ylabel="SSIM of predicted frames")
-    ax.legend()
+    for name, color, line in (("best", BLUE, "-"), ("mean", RED, "--")):
+        by_epoch = table.groupby("epoch")[name].mean()
+        axes[0].plot(by_epoch.index + 1, by_epoch, color=color, linestyle=line, marker=".", label=f"{name} sample")
+        axes[1].plot(last["frame"], last[name], color=color, linestyle=line, marker=".", label=f"{name} sample")
+    axes[0].set(xlabel="epoch", ylabel="SSIM, mean of predicted frames")
+    axes[1].set(xlabel="frame of the video", ylabel=f"SSIM after epoch {last['epoch'].iloc[0] + 1}")
+    for ax in axes:
+        ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    axes[0].legend()
+    return fig
+
+
+@plt.rc_context(STYLE)
+def plot_trajectories(position: np.ndarray, bounced: np.ndarray) -> plt.Figure:
+    """Row and column of each digit over time, from `position` [T, D, 2] in pixels, with `bounced` [T, D] marked."""
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
+    plt.close(fig)
+    frames = np.arange(1, len(position) + 1)
+    for ax, axis, name in zip(axes, (0, 1), ("row", "column"), strict=True):
+        for digit, (color, line) in enumerate(zip((BLUE, RED, GREEN)[: position.shape[1]], LINES, strict=False)):
+            path, bounces = position[:, digit, axis], bounced[:, digit]
+            ax.plot(frames, path, color=color, linestyle=line, marker=".", label=f"digit {digit + 1}")
+            ax.plot(frames[bounces], path[bounces], "D", color=BLACK, fillstyle="none", markersize=9)
+        ax.set(xlabel="frame", ylabel=f"{name} of the corner (pixels)")
+    axes[0].plot([], [], "D", color=BLACK, fillstyle="none", label="bounce")
+    axes[0].legend()
     return fig

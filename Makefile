@@ -1,0 +1,38 @@
+# make run | test | notebook | bench | figs | lint.  PYTHON=python3.12 chooses an interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+# For a shorter notebook, say: make run PARAMETERS="-p epochs 1"
+PARAMETERS ?=
+export PYTHONUNBUFFERED = 1
+
+.PHONY: run test notebook bench figs lint
+
+run: .venv/installed
+	mkdir -p results figs
+	$(BIN)/papermill svg.ipynb results/svg.ipynb --log-output --no-progress-bar $(PARAMETERS)
+	$(BIN)/jupyter nbconvert --to html --log-level WARN results/svg.ipynb
+	@rm results/svg.ipynb
+	@echo "done: open results/svg.html"
+
+test: .venv/installed lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebook: .venv/installed
+	$(BIN)/jupyter lab svg.ipynb
+
+bench: .venv/installed
+	$(BIN)/python tests/bench.py
+
+figs: .venv/installed
+	$(BIN)/python -m files figures
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else \
+	"Python %d.%d found; TensorFlow needs 3.10 to 3.13: make PYTHON=python3.12 ..." % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	touch $@
