@@ -31,6 +31,7 @@ def make_dataset(
     start: int = 0,
     count: int | None = None,
     trajectories: bool = False,
+    whole: bool = False,
 ) -> tf.data.Dataset:
     """Batches of video [B, T, H, W, C], float32 in [0, 1].
 
@@ -39,6 +40,7 @@ def make_dataset(
     With `trajectories` (Moving MNIST only) each element is a dict of `video` and, for D digits, `position`
     (float64 [B, T, D, 2], row and column of the digit's upper left corner in pixels), `velocity` (float64, the same
     shape, pixels per frame, as it is after the frame's bounces) and `bounced` (bool [B, T, D]).
+    `whole` takes all videos of a file that isn't divided into splits.
 
     Raises ValueError for an unknown dataset or split and for data that can't be used; FileNotFoundError for a file
     that isn't there.
@@ -46,8 +48,8 @@ def make_dataset(
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
     n_frames = n_frames or config.n_frames
-    source = moving_mnist if config.data in MOVING_MNIST else user_videos
-    if trajectories and source is user_videos:
+    source = moving_mnist if config.data in MOVING_MNIST else functools.partial(user_videos, whole=whole)
+    if trajectories and config.data not in MOVING_MNIST:
         raise ValueError(f"trajectories are known for {', '.join(MOVING_MNIST)} only; the data is {config.data!r}")
     draw, render, length = source(config, split, n_frames)
 
@@ -224,11 +226,11 @@ def paste(digits, position):
 # A user's own videos ------------------------------------------------------------------------------------------------
 
 
-def load_videos(path: str | pathlib.Path, split: str = "test") -> np.ndarray:
+def load_videos(path: str | pathlib.Path, split: str = "test", whole: bool = False) -> np.ndarray:
     """The videos [N, T, H, W, C] of an .npy or .npz file, uint8 in 0..255 or float in [0, 1], as they are stored.
 
     An .npz holds an array per split (train, val, test), or a single array, which is cut into the first 80 % of its
-    videos for train, 10 % for val and 10 % for test; an .npy likewise.
+    videos for train, 10 % for val and 10 % for test, unless it is to be used `whole`; an .npy likewise.
 
     Raises FileNotFoundError, or ValueError for a file that holds no array of videos (pickled arrays are refused).
     """
@@ -249,7 +251,7 @@ def load_videos(path: str | pathlib.Path, split: str = "test") -> np.ndarray:
         (videos,) = arrays.values()
         bounds = np.round(np.array([0, 0.8, 0.9, 1]) * len(videos)).astype(int) if videos.ndim else [0] * 4
         first, last = bounds[SPLITS.index(split)], bounds[SPLITS.index(split) + 1]
-        videos = videos[first:last] if videos.ndim else videos
+        videos = videos[first:last] if videos.ndim and not whole else videos
     else:
         raise ValueError(f"{path} holds arrays {sorted(arrays)}; expected one called {split!r}, or a single one")
     if videos.ndim == 4:
@@ -270,9 +272,9 @@ def load_videos(path: str | pathlib.Path, split: str = "test") -> np.ndarray:
     return videos
 
 
-def user_videos(config: Config, split: str, n_frames: int):
+def user_videos(config: Config, split: str, n_frames: int, whole: bool = False):
     """As `moving_mnist`, for the file `config.data`: random windows in training, first frames in val and test."""
-    videos = load_videos(config.data, split)
+    videos = load_videos(config.data, split, whole)
     expected = (config.image_size, config.image_size, config.channels)
     if videos.shape[2:] != expected:
         raise ValueError(f"{config.data} has frames {videos.shape[2:]}; the configuration expects {expected}")

@@ -13,13 +13,11 @@ import pandas as pd
 from matplotlib import animation, ticker
 from skimage import metrics
 
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000",
-)  # fmt: skip
+BLUE, ORANGE, GREEN, RED, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#000000"
 GIVEN = {"edgecolor": GREEN, "linestyle": "-"}
 PREDICTED = {"edgecolor": RED, "linestyle": "--"}
+LINES = ["-", "--", "-."]
 GROUND_TRUTH = "ground truth"  # the row whose frames are all real
-LINES = ["-", "--", "-.", ":"]
 STYLE = {
     "figure.dpi": 120,
     "figure.constrained_layout.use": True,
@@ -87,6 +85,24 @@ def _to_rgb(video: np.ndarray) -> np.ndarray:
     return np.clip(np.broadcast_to(video, (*np.shape(video)[:-1], 3)), 0, 1)
 
 
+def _sheet(images: np.ndarray, row_titles: list, column_titles: list) -> tuple[plt.Figure, plt.Axes, np.ndarray]:
+    """A figure of images [R, K, H, W, C] in rows and columns, and the upper left corner of each, [R, K, 2] as x, y."""
+    rows, columns, height, width, _ = images.shape
+    gap = max(2, width // 10)
+    padded = np.pad(_to_rgb(images), [(0, 0), (0, 0), (gap, gap), (gap, gap), (0, 0)], constant_values=1)
+    high, wide = padded.shape[2:4]
+    fig, ax = plt.subplots(figsize=(1.2 + 0.45 * columns, 0.45 + 0.45 * rows * height / width))
+    plt.close(fig)  # a notebook shows the returned figure, and only that
+    ax.imshow(padded.transpose(0, 2, 1, 3, 4).reshape(rows * high, columns * wide, 3), interpolation="nearest")
+    ax.set_yticks((np.arange(rows) + 0.5) * high, row_titles)
+    ax.set_xticks((np.arange(columns) + 0.5) * wide, column_titles)
+    ax.tick_params(length=0)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    x, y = np.meshgrid(np.arange(columns) * wide + gap, np.arange(rows) * high + gap)
+    return fig, ax, np.stack([x, y], -1)
+
+
 @plt.rc_context(STYLE)
 def film_strip(rows: Rows, n_past: int) -> plt.Figure:
     """Videos [T, H, W, C] below each other, a row with its title for each; columns are frames.
@@ -96,26 +112,26 @@ def film_strip(rows: Rows, n_past: int) -> plt.Figure:
     Raises ValueError for rows of different shapes.
     """
     _check_rows(rows, n_past)
-    videos = _to_rgb(np.stack(list(rows.values())))  # [R, T, H, W, 3]
-    count, frames, height, width, _ = videos.shape
-    gap = max(2, width // 10)
-    padded = np.pad(videos, [(0, 0), (0, 0), (gap, gap), (gap, gap), (0, 0)], constant_values=1)
-    sheet = padded.transpose(0, 2, 1, 3, 4).reshape(count * (height + 2 * gap), frames * (width + 2 * gap), 3)
-
-    fig, ax = plt.subplots(figsize=(1.2 + 0.45 * frames, 0.45 + 0.45 * count * height / width))
-    plt.close(fig)  # a notebook shows the returned figure, and only that
-    ax.imshow(sheet, interpolation="nearest")
-    for row, title in enumerate(rows):
-        for frame in range(frames):
-            corner = (frame * (width + 2 * gap) + gap - 1.5, row * (height + 2 * gap) + gap - 1.5)
+    videos = np.stack(list(rows.values()))
+    frames, height, width = videos.shape[1:4]
+    fig, ax, corners = _sheet(videos, list(rows), list(range(1, frames + 1)))
+    for title, row in zip(rows, corners, strict=True):
+        for frame, corner in enumerate(row):
             border = _border(title, frame, n_past)
-            ax.add_patch(plt.Rectangle(corner, width + 2, height + 2, fill=False, linewidth=1.6, **border))
-    ax.set_yticks((np.arange(count) + 0.5) * (height + 2 * gap), list(rows))
-    ax.set_xticks((np.arange(frames) + 0.5) * (width + 2 * gap), np.arange(1, frames + 1))
+            ax.add_patch(plt.Rectangle(corner - 1.5, width + 2, height + 2, fill=False, linewidth=1.6, **border))
     ax.set_xlabel("frame (solid green: given or true; dashed red: predicted)")
-    ax.tick_params(length=0)
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
+    return fig
+
+
+@plt.rc_context(STYLE)
+def plot_traversal(images: np.ndarray, values: np.ndarray) -> plt.Figure:
+    """Images [D, V, H, W, C] in [0, 1] of futures in which dimension d of one z takes the values [V].
+
+    The values are in standard deviations of the prior.
+    """
+    titles = [f"z[{dimension}]" for dimension in range(len(images))]
+    fig, ax, _ = _sheet(images, titles, [rf"{value:+g}$\sigma$" if value else "0" for value in values])
+    ax.set_xlabel("value of one dimension of one z,\nall others at the prior's mean")
     return fig
 
 
@@ -222,4 +238,103 @@ def plot_trajectories(position: np.ndarray, bounced: np.ndarray) -> plt.Figure:
         ax.set(xlabel="frame", ylabel=f"{name} of the corner (pixels)")
     axes[0].plot([], [], "D", color=BLACK, fillstyle="none", label="bounce")
     axes[0].legend()
+    return fig
+
+
+@plt.rc_context(STYLE)
+def plot_over_time(csv_or_frame: str | pathlib.Path | pd.DataFrame, metric: str, n_samples: int) -> plt.Figure:
+    """One metric, "ssim" or "psnr", over the predicted frames with 95 % intervals, from `per_frame.csv`.
+
+    The rows are best and mean of the samples, the posterior's reconstruction, the last frame repeated, and black.
+    """
+    table = _table(csv_or_frame)
+    table = table[table["metric"] == metric]
+    rows = {
+        "posterior": ("posterior (sees the true frame)", GREEN, "-."),
+        "best": (f"best of {n_samples} samples", BLUE, "-"),
+        "mean": ("mean over samples", RED, "--"),
+        "repeat": ("last given frame repeated", ORANGE, ":"),
+        "black": ("all black", BLACK, ":"),
+    }
+    fig, ax = plt.subplots(figsize=(7, 3.6))
+    plt.close(fig)
+    for row, (label, color, line) in rows.items():
+        values = table[table["row"] == row]
+        ax.plot(values["frame"], values["mean"], color=color, linestyle=line, label=label)
+        low, high = values["mean"] - values["interval"], values["mean"] + values["interval"]
+        ax.fill_between(values["frame"], low, high, color=color, alpha=0.2, linewidth=0)
+    ax.set(xlabel="frame", ylabel={"ssim": "SSIM", "psnr": "PSNR (dB)"}[metric])
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    fig.legend(loc="outside right upper")
+    return fig
+
+
+@plt.rc_context(STYLE)
+def plot_best_of_n(best_of: dict[str, dict[str, list[float]]]) -> plt.Figure:
+    """PSNR and SSIM of the best of the first N samples against N, with 95 % intervals.
+
+    `best_of` maps "psnr" and "ssim" to the lists `mean` and `interval`, for N = 1, 2, ...
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(8, 3.2))
+    plt.close(fig)
+    for ax, (metric, label) in zip(axes, {"psnr": "PSNR (dB)", "ssim": "SSIM"}.items(), strict=True):
+        mean, interval = (np.array(best_of[metric][name], float) for name in ("mean", "interval"))
+        number = np.arange(1, len(mean) + 1)
+        ax.plot(number, mean, color=BLUE)
+        ax.fill_between(number, mean - interval, mean + interval, color=BLUE, alpha=0.2, linewidth=0)
+        ax.set(xscale="log", xlabel="number of samples N", ylabel=f"best {label}")
+        ax.xaxis.set_major_formatter("{x:g}")
+    return fig
+
+
+@plt.rc_context(STYLE)
+def plot_spread_skill(spread: np.ndarray, error: np.ndarray) -> plt.Figure:
+    """Error of the samples' mean against the spread of the samples, root mean squares of pixels in bins of frames.
+
+    On the diagonal the samples are as far from each other as the truth is from them.
+    """
+    fig, ax = plt.subplots(figsize=(4, 3.6))
+    plt.close(fig)
+    end = 1.05 * max(*spread, *error)
+    ax.plot([0, end], [0, end], color=BLACK, linestyle=":", label="calibrated")
+    ax.plot(spread, error, color=BLUE, marker="o", label="model")
+    ax.set(xlabel="spread of the samples", ylabel="error of their mean", xlim=(0, end), ylim=(0, end), aspect="equal")
+    ax.legend()
+    return fig
+
+
+@plt.rc_context(STYLE)
+def plot_prior_sigma(sigma: np.ndarray, bounced: np.ndarray, n_past: int, around: dict[str, list[float]]) -> plt.Figure:
+    """The prior's sigma after `n_past` frames in up to three sequences, bounces marked, and its mean around a bounce.
+
+    `sigma` [S, T-1] is that of frames 2 to T, `bounced` [S, T]; `around` has the lists `lag`, `mean`, `interval` and
+    `auc` and the number `everywhere`, the mean over all frames.
+    """
+    sigma, bounced = sigma[:, n_past - 1 :], bounced[:, n_past:]
+    examples = min(3, len(sigma))
+    mosaic = [[f"example {k}", "around", "roc"] for k in range(examples)]
+    fig, axes = plt.subplot_mosaic(mosaic, figsize=(11, 3.6), width_ratios=[1.5, 1, 1])
+    plt.close(fig)
+    frames = np.arange(n_past + 1, n_past + 1 + sigma.shape[1])
+    low, high = sigma[:examples].min(), sigma[:examples].max()
+    for k in range(examples):
+        ax = axes[f"example {k}"]
+        for frame in frames[bounced[k]]:
+            ax.axvline(frame, color=RED, linestyle="--", linewidth=1)
+        ax.plot(frames, sigma[k], color=BLUE)
+        ax.set(ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)))
+        ax.tick_params(labelbottom=k == examples - 1)
+    axes["example 0"].set_title(r"$\sigma$ of the prior, mean over z (dashed: a bounce)")
+    ax.set_xlabel("frame")
+
+    lag, mean, interval, auc = (np.array(around[name], float) for name in ("lag", "mean", "interval", "auc"))
+    axes["around"].plot(lag, mean, color=BLUE, marker=".")
+    axes["around"].fill_between(lag, mean - interval, mean + interval, color=BLUE, alpha=0.2, linewidth=0)
+    axes["around"].axhline(around["everywhere"], color=BLACK, linestyle=":", label="all frames")
+    axes["around"].set(title=r"mean $\sigma$ around a bounce", xlabel="frames after the bounce")
+    axes["around"].legend()
+    axes["roc"].plot(lag, auc, color=BLUE, marker=".")
+    axes["roc"].axhline(0.5, color=BLACK, linestyle=":", label="chance")
+    axes["roc"].set(title=r"ROC area of $\sigma$", xlabel="frames after the bounce")
+    axes["roc"].legend()
     return fig
