@@ -245,21 +245,16 @@ def load_videos(path: str | pathlib.Path, split: str = "test", whole: bool = Fal
         arrays = {None: stored} if isinstance(stored, np.ndarray) else {name: stored[name] for name in stored.files}
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} is no .npy or .npz file of plain arrays ({error}); save it with numpy.save") from None
-    if split in arrays:
-        videos = arrays[split]
-    elif len(arrays) == 1:
-        (videos,) = arrays.values()
-        bounds = np.round(np.array([0, 0.8, 0.9, 1]) * len(videos)).astype(int) if videos.ndim else [0] * 4
-        first, last = bounds[SPLITS.index(split)], bounds[SPLITS.index(split) + 1]
-        videos = videos[first:last] if videos.ndim and not whole else videos
-    else:
+    if split not in arrays and len(arrays) != 1:
         raise ValueError(f"{path} holds arrays {sorted(arrays)}; expected one called {split!r}, or a single one")
+    videos = arrays[split] if split in arrays else next(iter(arrays.values()))
+    if videos.ndim not in (4, 5):
+        raise ValueError(f"{path} holds an array of shape {videos.shape}; expected [N, T, H, W(, C)]")
     if videos.ndim == 4:
         videos = videos[..., None]
-    if videos.ndim != 5:
-        raise ValueError(
-            f"{path} holds an array of shape {videos.shape}; expected videos [N, T, H, W] or [N, T, H, W, C]"
-        )
+    if split not in arrays and not whole:
+        bounds = np.round(np.array([0, 0.8, 0.9, 1]) * len(videos)).astype(int)
+        videos = videos[bounds[SPLITS.index(split)] : bounds[SPLITS.index(split) + 1]]
     if not len(videos):
         raise ValueError(f"{path} has no video for split {split!r}")
     if videos.dtype != np.uint8 and videos.dtype.kind != "f":

@@ -233,18 +233,13 @@ class SVG(keras.Model):
         names = ("encoder", "decoder", "frame_predictor", "posterior", "prior")
         return {name: getattr(self, name) for name in names}
 
-    @property
-    def saved_variables(self) -> dict[str, list[keras.Variable]]:
-        """What a checkpoint holds: `tf.train.Checkpoint` follows a Keras layer's attributes, not lists of layers."""
-        return {name: net.variables for name, net in self.nets.items()}
-
     def save_weights_to(self, folder: str | pathlib.Path) -> None:
         """Writes `config.json`, `model.index` and `model.data-00000-of-00001` (TensorFlow's checkpoint format)."""
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save(folder / "config.json")
         # Under another name first: whoever is killed while writing keeps the file before.
-        tf.train.Checkpoint(**self.saved_variables).write(str(folder / "writing"))
+        tf.train.Checkpoint(**self.nets).write(str(folder / "writing"))
         for suffix in (".data-00000-of-00001", ".index"):
             os.replace(folder / f"writing{suffix}", folder / f"model{suffix}")
 
@@ -265,7 +260,7 @@ class SVG(keras.Model):
             )
         stored = Config.load(folder / "config.json")
         model = cls(stored.replace(**overrides))
-        saved, problems = tf.train.Checkpoint(**model.saved_variables), []
+        saved, problems = tf.train.Checkpoint(**model.nets), []
         for prefix in [folder / "model", *training_states(folder)]:
             try:
                 saved.read(str(prefix)).assert_existing_objects_matched().expect_partial()

@@ -117,6 +117,12 @@ class ConvBlock(Layer):
         return tf.nn.leaky_relu(self.norm(y, training=training), LEAK)
 
 
+def name_parts(parent: Layer, name: str, parts: list[Layer]) -> None:
+    """Makes each layer of a list an attribute, too: `tf.train.Checkpoint` follows attributes, not Keras's lists."""
+    for k, part in enumerate(parts):
+        setattr(parent, f"{name}{k}", part)
+
+
 def sizes(x: tf.Tensor) -> list:
     """The sizes of all axes, as numbers where they are known while tracing."""
     return [fixed if fixed is not None else size for fixed, size in zip(x.shape, tf.unstack(tf.shape(x)), strict=True)]
@@ -140,6 +146,7 @@ class Encoder(Layer):
     def __init__(self, config: Config, **kwargs):
         super().__init__(**kwargs)
         self.levels = encoder_levels(config, self.dtype_policy)
+        name_parts(self, "block", sum(self.levels, []))
         self.pool = config.backbone == "vgg"
         self.head = dense(config.g_dim, use_bias=False, dtype=self.dtype_policy, name="head")
         self.head_norm = BatchNorm(dtype=self.dtype_policy, name="head_norm")
@@ -169,6 +176,7 @@ class Decoder(Layer):
         self.stem = dense(16 * self.coarsest, use_bias=False, dtype=self.dtype_policy, name="stem")
         self.stem_norm = BatchNorm(dtype=self.dtype_policy, name="stem_norm")
         self.levels = decoder_levels(config, self.dtype_policy)
+        name_parts(self, "block", sum(self.levels, []))
         if config.backbone == "dcgan":
             self.upsample = None
             self.to_pixels = Conv(config.channels, 4, 2, True, True, True, dtype=self.dtype_policy, name="to_pixels")
@@ -287,6 +295,7 @@ class Recurrent(Layer):
         super().__init__(dtype="float32", **kwargs)
         self.embed = dense(units, name="embed")
         self.lstms = [LSTM(units, name=f"lstm{k}") for k in range(depth)]
+        name_parts(self, "lstm", self.lstms)
 
     def readout(self, y: tf.Tensor):
         """What the net returns for the last layer's h [..., units]."""

@@ -47,7 +47,7 @@ def train(
         model = SVG(config)
         compile_model(model)
         best = tf.Variable(math.inf, trainable=False)
-    state = tf.train.Checkpoint(**model.saved_variables, optimizer=model.optimizer, best=best)
+    state = tf.train.Checkpoint(**model.nets, optimizer=model.optimizer, best=best)
     resume(folder, state)
     step = int(model.optimizer.iterations.numpy())
     epoch = step // config.steps_per_epoch

@@ -1,0 +1,26 @@
+"""What all tests share: two logical CPUs for the distribution strategy, and a tiny configuration."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from files.config import Config
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture
+def tiny() -> Config:
+    """A model that builds in a second."""
+    return Config(
+        width=4, g_dim=8, z_dim=3, rnn_size=16, n_past=3, n_future=3, batch_size=2, steps_per_epoch=3, epochs=2,
+        val_sequences=4,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def random_video():
+    """A function: shape [B, T, H, W, C] -> float32 video in [0, 1]."""
+    return lambda *shape: np.random.default_rng(0).uniform(0, 1, shape).astype(np.float32)
