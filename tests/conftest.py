@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from files.config import Config
+from files.model_svg import SVG
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -18,6 +19,21 @@ def tiny() -> Config:
         width=4, g_dim=8, z_dim=3, rnn_size=16, n_past=3, n_future=3, batch_size=2, steps_per_epoch=3, epochs=2,
         val_sequences=4,
     )  # fmt: skip
+
+
+@pytest.fixture
+def lively():
+    """A function: configuration -> model whose weights are large enough for every input to show in every output."""
+
+    def build(config: Config) -> SVG:
+        model, rng = SVG(config), np.random.default_rng(0)
+        for variable in model.trainable_variables:
+            shape = variable.shape
+            scale = np.prod(shape[:-1]) ** -0.5 if len(shape) > 1 else 0.1
+            variable.assign(rng.normal(1.0 if "gamma" in variable.path else 0.0, scale, shape))
+        return model
+
+    return build
 
 
 @pytest.fixture

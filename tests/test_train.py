@@ -1,0 +1,203 @@
+"""Training, resuming and loading, through the command line and the functions behind it."""
+
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from files.data import make_dataset
+from files.model_svg import SVG
+from files.train import check_resumable, compile_model, train
+
+ROOT = pathlib.Path(__file__).parent.parent
+EPOCHS, STEPS = 6, 3
+RUN = f"""
+train --preset smmnist --name run --width 4 --g-dim 8 --z-dim 3 --rnn-size 16 --n-past 2 --n-future 2 --batch-size 2
+--steps-per-epoch {STEPS} --epochs {EPOCHS} --val-sequences 2 --beta 1e-3 --schedule cosine --clip-norm 1
+""".split()
+
+
+def command(folder, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "files", *arguments], cwd=folder, env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def run(folder, *arguments):
+    process = command(folder, *arguments)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def final_state(folder):
+    """All arrays of a finished run's last training state: weights, batch-norm statistics, Adam's moments, step."""
+    reader = tf.train.load_checkpoint(str(folder / f"checkpoints/run/state/step-{EPOCHS * STEPS}"))
+    names = [name for name in reader.get_variable_to_shape_map() if "VARIABLE_VALUE" in name]
+    return {name: reader.get_tensor(name) for name in names}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    code, output = run(folder, *RUN)
+    assert code == 0, output
+    return folder
+
+
+def test_a_killed_run_ends_where_an_uninterrupted_one_does(uninterrupted, tmp_path):
+    process = command(tmp_path, *RUN)
+    state = tmp_path / "checkpoints/run/state"
+    while not (state / f"step-{2 * STEPS}.index").is_file():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (state / f"step-{EPOCHS * STEPS}.index").is_file()
+
+    code, output = run(tmp_path, *RUN)
+    assert code == 0, output
+    assert "resuming after epoch" in output
+    expected, resumed = final_state(uninterrupted), final_state(tmp_path)
+    assert len(expected) > 100
+    assert expected.keys() == resumed.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(resumed[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
+    for log in ("losses.csv", "ssim.csv"):
+        logs = [pd.read_csv(folder / "results/run" / log) for folder in (uninterrupted, tmp_path)]
+        pd.testing.assert_frame_equal(*logs, rtol=1e-4)
+    assert len(pd.read_csv(tmp_path / "results/run/losses.csv")) == EPOCHS
+
+
+def test_training_leaves_what_it_promises(uninterrupted):
+    for path in (
+        "checkpoints/run/config.json", "checkpoints/run/model.index", "checkpoints/run/model.data-00000-of-00001",
+        "results/run/losses.csv", "results/run/ssim.csv",
+    ):  # fmt: skip
+        assert (uninterrupted / path).is_file(), path
+    assert len(list((uninterrupted / "checkpoints/run/state").glob("step-*.index"))) == 2
+    assert len(list((uninterrupted / "results/run/tensorboard").rglob("events.*"))) == 3
+    ssim = pd.read_csv(uninterrupted / "results/run/ssim.csv")
+    assert ssim["frame"].tolist() == [3, 4] * EPOCHS
+    assert (ssim["best"] <= 1).all()
+
+
+def test_load_gives_the_weights_of_the_best_epoch(uninterrupted):
+    model = SVG.load(uninterrupted / "checkpoints/run")
+    losses = pd.read_csv(uninterrupted / "results/run/losses.csv")
+    model.compile()
+    found = model.evaluate(make_dataset(model.config, "val", count=2), verbose=0, return_dict=True)
+    np.testing.assert_allclose(found["loss"], losses["val_loss"].min(), rtol=1e-4)
+
+
+def test_sampling_from_the_command_line(uninterrupted, tmp_path):
+    arguments = ["sample", "--checkpoint", str(uninterrupted / "checkpoints/run"), "--n-samples", "2", "--seed", "1"]
+    code, output = run(tmp_path, *arguments, "--out", "figs/x.npz", "--n-future", "5")
+    assert code == 0, output
+    with np.load(tmp_path / "figs/x.npz") as stored:
+        model = SVG.load(uninterrupted / "checkpoints/run")
+        expected = model.generate(stored["truth"][None, :2], 5, 2, seed=1)
+        np.testing.assert_allclose(stored["samples"], expected[0], atol=1e-5)
+    code, output = run(tmp_path, *arguments, "--out", "figs/x.mp4")
+    assert code != 0
+    assert "error: can't write figs/x.mp4; expected" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--preset", "mnist", "--name", "x"], "error: unknown preset 'mnist'; there are smmnist"),
+        (["train", "--name", "x", "--n-past", "0"], "n_past is 0"),
+        (["train", "--name", "x", "--data", "no.npz"], "error: no dataset or file 'no.npz'"),
+        (["sample", "--checkpoint", "nowhere"], "error: nowhere is no checkpoint"),
+    ],
+)
+def test_mistakes_on_the_command_line(tmp_path, arguments, message):
+    code, output = run(tmp_path, *arguments)
+    assert code != 0
+    assert message in output
+    assert "Traceback" not in output
+    assert not list(tmp_path.iterdir())  # nothing half written
+
+
+# Damaged and foreign checkpoints ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(tiny, tmp_path):
+    """A finished run of two epochs in a folder of its own, and its configuration."""
+    train(tiny, "run", tmp_path, tmp_path / "results", verbose=0)
+    return tmp_path, tiny
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def test_a_truncated_state_falls_back_to_the_one_before(trained):
+    folder, config = trained
+    cut(folder / "run/state/step-6.data-00000-of-00001")
+    with pytest.warns(UserWarning, match=r"step-6.*falling back"):
+        model = train(config, "run", folder, folder / "results", verbose=0)
+    assert int(model.optimizer.iterations) == 6
+    assert pd.read_csv(folder / "results/losses.csv")["epoch"].tolist() == [0, 1]
+
+    cut(folder / "run/model.data-00000-of-00001")
+    with pytest.warns(UserWarning, match="loaded step-6, because of model"):
+        loaded = SVG.load(folder / "run")
+    for a, b in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+    for path in (folder / "run/state").glob("step-*.data*"):
+        cut(path)
+    with pytest.raises(ValueError, match=r"no usable checkpoint .*model.*step-6.*step-3"):
+        SVG.load(folder / "run")
+    with pytest.warns(UserWarning, match="falling back"), pytest.raises(ValueError, match="no usable training state"):
+        train(config, "run", folder, folder / "results", verbose=0)
+
+
+def test_a_folder_of_another_kind_is_refused(tiny, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        SVG.load(tmp_path / "nothing")
+    model = SVG(tiny)
+    model.save_weights_to(tmp_path / "x")
+    with pytest.raises(ValueError, match=r"no usable checkpoint.*'width': 8"):
+        SVG.load(tmp_path / "x", width=8)
+    with pytest.raises(ValueError, match=r"other settings \(width 4 -> 8\)"):
+        check_resumable(tmp_path / "x", tiny.replace(width=8))
+    with pytest.raises(ValueError, match="no training state"):
+        check_resumable(tmp_path / "x", tiny.replace(epochs=9))
+    assert check_resumable(tmp_path / "y", tiny) is None
+
+
+def test_load_restores_every_array_and_takes_overrides(tiny, lively, tmp_path):
+    model = lively(tiny)
+    model.save_weights_to(tmp_path / "x")
+    loaded = SVG.load(tmp_path / "x", last_frame_skip=True)
+    assert loaded.config == tiny.replace(last_frame_skip=True)
+    for a, b in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_loss_that_is_no_number_ends_training_before_anything_is_saved(tiny, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"learning_rate.*clip_norm"):
+        train(tiny.replace(learning_rate=1e30), "run", tmp_path, tmp_path / "results", verbose=0)
+    assert not list(tmp_path.glob("run/state/step-*"))
+
+
+def test_schedule_and_clipping_are_those_configured(tiny):
+    model = SVG(tiny)
+    compile_model(model)
+    assert float(model.optimizer.learning_rate) == pytest.approx(2e-3)
+    assert model.optimizer.global_clipnorm is None
+    model = SVG(tiny.replace(schedule="cosine", clip_norm=0.5))
+    compile_model(model)
+    model.optimizer.iterations.assign(3)  # half of two epochs of three steps
+    assert float(model.optimizer.learning_rate) == pytest.approx(1e-3)
+    assert model.optimizer.global_clipnorm == 0.5
