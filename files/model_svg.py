@@ -18,6 +18,9 @@ from files.models import Decoder, Encoder, FramePredictor, GaussianLSTM, Standar
 # The second half of a noise seed; training step k of replica r has a number above 0 of its own.
 TEACHER_FORCED, POSTERIOR, PRIOR = 0, -1, -2
 
+# What TensorFlow raises for a checkpoint that is missing, torn or of another shape.
+UNREADABLE = (tf.errors.OpError, ValueError, AssertionError, IndexError)
+
 
 class SVG(keras.Model):
     """Stochastic video generation with a learned prior (SVG-LP), a fixed one (SVG-FP) or no latent at all.
@@ -264,7 +267,7 @@ class SVG(keras.Model):
         for prefix in [folder / "model", *training_states(folder)]:
             try:
                 saved.read(str(prefix)).assert_existing_objects_matched().expect_partial()
-            except (tf.errors.OpError, ValueError, AssertionError) as error:
+            except UNREADABLE as error:
                 problems.append(f"{prefix.name}: {str(error).strip().splitlines()[0]}")
             else:
                 if problems:

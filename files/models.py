@@ -146,7 +146,7 @@ class Encoder(Layer):
     def __init__(self, config: Config, **kwargs):
         super().__init__(**kwargs)
         self.levels = encoder_levels(config, self.dtype_policy)
-        name_parts(self, "block", sum(self.levels, []))
+        name_parts(self, "block", [block for level in self.levels for block in level])
         self.pool = config.backbone == "vgg"
         self.head = dense(config.g_dim, use_bias=False, dtype=self.dtype_policy, name="head")
         self.head_norm = BatchNorm(dtype=self.dtype_policy, name="head_norm")
@@ -176,7 +176,7 @@ class Decoder(Layer):
         self.stem = dense(16 * self.coarsest, use_bias=False, dtype=self.dtype_policy, name="stem")
         self.stem_norm = BatchNorm(dtype=self.dtype_policy, name="stem_norm")
         self.levels = decoder_levels(config, self.dtype_policy)
-        name_parts(self, "block", sum(self.levels, []))
+        name_parts(self, "block", [block for level in self.levels for block in level])
         if config.backbone == "dcgan":
             self.upsample = None
             self.to_pixels = Conv(config.channels, 4, 2, True, True, True, dtype=self.dtype_policy, name="to_pixels")

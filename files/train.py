@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from files.config import Config
 from files.data import make_dataset
-from files.model_svg import SVG, training_states
+from files.model_svg import SVG, UNREADABLE, training_states
 from files.utils import film_strip, ssim
 
 # Settings that may differ when a run is resumed: they change its length or its speed, not what a step computes.
@@ -130,7 +130,7 @@ def resume(folder: pathlib.Path, state: tf.train.Checkpoint) -> None:
     for prefix in training_states(folder):
         try:
             state.read(str(prefix)).assert_existing_objects_matched()
-        except (tf.errors.OpError, ValueError, AssertionError) as error:
+        except UNREADABLE as error:
             problems.append(f"{prefix}: {str(error).strip().splitlines()[0]}")
             warnings.warn(f"can't read {problems[-1]}; falling back to the state before", stacklevel=2)
         else:

@@ -176,13 +176,17 @@ def test_a_folder_of_another_kind_is_refused(tiny, tmp_path):
     assert check_resumable(tmp_path / "y", tiny) is None
 
 
-def test_load_restores_every_array_and_takes_overrides(tiny, lively, tmp_path):
-    model = lively(tiny)
+@pytest.mark.parametrize("settings", [{}, {"backbone": "vgg"}, {"prior": "fixed"}, {"prior": "none"}], ids=str)
+def test_load_restores_every_array_and_takes_overrides(tiny, tmp_path, settings):
+    model = SVG(tiny.replace(**settings))
+    values = np.random.default_rng(0)
+    for variable in model.variables:
+        variable.assign(values.uniform(0.5, 1.5, variable.shape))
     model.save_weights_to(tmp_path / "x")
     loaded = SVG.load(tmp_path / "x", last_frame_skip=True)
-    assert loaded.config == tiny.replace(last_frame_skip=True)
-    for a, b in zip(model.weights, loaded.weights, strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert loaded.config == tiny.replace(last_frame_skip=True, **settings)
+    for a, b in zip(model.variables, loaded.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 def test_a_loss_that_is_no_number_ends_training_before_anything_is_saved(tiny, tmp_path):
