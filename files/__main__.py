@@ -20,6 +20,9 @@ def main(arguments: list[str]) -> None:
     defaults = preset(chosen)
 
     # Imported late: TensorFlow takes seconds, and a mistyped preset should not.
+    from files.evaluate import EvaluateOptions
+    from files.evaluate import evaluate as run_evaluate
+    from files.figures import make_figures
     from files.sample import SampleOptions
     from files.sample import sample as run_sample
     from files.train import train as run_train
@@ -45,6 +48,17 @@ def main(arguments: list[str]) -> None:
     def sample(options: Annotated[SampleOptions, Flat]) -> None:
         """Sample futures of a test video from a checkpoint, as an animation, a film strip or arrays."""
         run_sample(options)
+
+    @app.command(name="evaluate")
+    def evaluate(options: Annotated[EvaluateOptions, Flat]) -> None:
+        """Evaluate a checkpoint: best of N samples, reference rows, uncertainty, bounds; goes on if it was killed."""
+        run_evaluate(options)
+
+    @app.command(name="figures")
+    def figures() -> None:
+        """Remake all figures of figs/ from results/."""
+        for path in make_figures():
+            print(path)
 
     app.cli(prog="python -m files", args=arguments)
 

@@ -41,6 +41,7 @@ def train(
     folder = pathlib.Path(checkpoints) / name
     results = pathlib.Path("results") / name if results is None else pathlib.Path(results)
     check_resumable(folder, config)
+    validation = make_dataset(config, "val", count=config.val_sequences)
 
     keras.utils.set_random_seed(config.seed)
     with device_strategy().scope():
@@ -51,6 +52,7 @@ def train(
     resume(folder, state)
     step = int(model.optimizer.iterations.numpy())
     epoch = step // config.steps_per_epoch
+    training = make_dataset(config, "train", start=step * config.batch_size)
     if step:
         print(f"{folder}: resuming after epoch {epoch} of {config.epochs}, step {step}")
 
@@ -67,11 +69,11 @@ def train(
         SaveCheckpoints(folder, state, best),  # last: what it saves, the others have logged
     ]
     model.fit(
-        make_dataset(config, "train", start=step * config.batch_size),
+        training,
         initial_epoch=epoch,
         epochs=config.epochs,
         steps_per_epoch=config.steps_per_epoch,
-        validation_data=make_dataset(config, "val", count=config.val_sequences),
+        validation_data=validation,
         callbacks=callbacks,
         shuffle=False,  # the order is the dataset's own
         verbose=verbose,
