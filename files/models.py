@@ -356,6 +356,10 @@ class StandardNormal(Layer):
         super().__init__(dtype="float32", **kwargs)
         self.z_dim = z_dim
 
+    def initial_state(self, batch: int | tf.Tensor) -> State:
+        """Nothing to remember."""
+        return ()
+
     def call(self, x: tf.Tensor, state: State | None = None):
         """x [..., C] -> zero mu and log sigma^2, each [..., z_dim], and an empty state."""
         zeros = tf.zeros(tf.concat([tf.shape(x)[:-1], [self.z_dim]], 0))

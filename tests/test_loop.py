@@ -1,0 +1,72 @@
+"""The graph against the loop over frames: loss, gradients and samples, for what each setting changes."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from loop_svg import loop_generate, loop_loss
+
+from files.config import Config
+from files.model_svg import SVG
+
+SMALL = Config(width=4, g_dim=8, z_dim=3, rnn_size=16, n_past=3, n_future=2)
+SETTINGS = {
+    "dcgan": {},
+    "vgg": dict(backbone="vgg"),
+    "last_frame_skip": dict(last_frame_skip=True),
+    "fixed_prior": dict(prior="fixed"),
+    "one_past_frame": dict(n_past=1),
+}
+
+
+def randomised(config: Config) -> SVG:
+    """A model whose weights, batch-norm statistics included, are far from their initial values."""
+    model = SVG(config)
+    draws = np.random.default_rng(0)
+    for variable in model.variables:
+        value = variable.numpy()
+        noise = draws.normal(0, 0.1, value.shape)
+        variable.assign(value + (np.abs(noise) if "variance" in variable.path else noise))
+    return model
+
+
+def inputs(config: Config):
+    draws = np.random.default_rng(1)
+    frame = (config.image_size, config.image_size, config.channels)
+    video = draws.uniform(0, 1, (2, config.n_frames, *frame)).astype(np.float32)
+    return video, draws.normal(size=(2, config.n_frames - 1, config.z_dim)).astype(np.float32)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_graph_and_loop_have_the_same_loss_and_gradients(setting):
+    config = SMALL.replace(**SETTINGS[setting])
+    model = randomised(config)
+    video, noise = inputs(config)
+    weights = [variable.value for variable in model.trainable_variables]
+
+    @tf.function
+    def both():
+        with tf.GradientTape(persistent=True) as tape:
+            graph = model(video, posterior_noise=noise)["loss"]
+            loop = loop_loss(model, video, noise)
+        gradients = [tape.gradient(loss, weights, unconnected_gradients="zero") for loss in (graph, loop)]
+        return graph, loop, *gradients
+
+    graph, loop, graph_gradients, loop_gradients = both()
+    np.testing.assert_allclose(graph, loop, rtol=1e-5)
+    for variable, ours, theirs in zip(model.trainable_variables, graph_gradients, loop_gradients, strict=True):
+        scale = np.abs(theirs).max() + 1e-6
+        np.testing.assert_allclose(ours, theirs, atol=1e-3 * scale, err_msg=variable.path)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_graph_and_loop_generate_the_same_samples(setting):
+    config = SMALL.replace(**SETTINGS[setting])
+    model = randomised(config)
+    video, _ = inputs(config)
+    draws = np.random.default_rng(2)
+    past = video[:, : config.n_past]
+    posterior_noise = draws.normal(size=(2, 2, config.n_past - 1, config.z_dim)).astype(np.float32)
+    prior_noise = draws.normal(size=(2, 2, config.n_future, config.z_dim)).astype(np.float32)
+    graph = model.generate(past, config.n_future, 2, posterior_noise=posterior_noise, prior_noise=prior_noise)
+    loop = loop_generate(model, past, posterior_noise, prior_noise)
+    np.testing.assert_allclose(graph, loop, atol=1e-4)
