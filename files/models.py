@@ -80,11 +80,9 @@ class Conv(Layer):
 
     def _convolve(self, x, kernel):
         x, kernel = tf.cast(x, self.compute_dtype), tf.cast(kernel, self.compute_dtype)
-        if not self.transposed:
-            return tf.nn.conv2d(x, kernel, self.strides, "SAME")
-        batch, height, width, _ = sizes(x)
-        shape = [batch, height * self.strides, width * self.strides, self.filters]
-        return tf.nn.conv2d_transpose(x, kernel, shape, self.strides, "SAME")
+        if self.strides == 1:
+            return tf.nn.conv2d(x, kernel, 1, "SAME")
+        return upconv(x, kernel) if self.transposed else downconv(x, kernel)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """[N, H, W, C] -> [N, H', W', filters]."""
@@ -96,6 +94,45 @@ class Conv(Layer):
         if not self.built:
             self.build(skip.shape)
         return self._convolve(skip, self.skip_kernel)
+
+
+@tf.custom_gradient
+def downconv(x: tf.Tensor, kernel: tf.Tensor):
+    """4 x 4 convolution with stride 2: x [N, 2H, 2W, C] and kernel [4, 4, C, F] -> [N, H, W, F]."""
+    y = tf.nn.conv2d(x, kernel, 2, "SAME")
+    return y, lambda dy: (tf.nn.conv2d_transpose(dy, kernel, sizes(x), 2, "SAME"), filter_gradient(x, dy))
+
+
+@tf.custom_gradient
+def upconv(x: tf.Tensor, kernel: tf.Tensor):
+    """Transposed 4 x 4 convolution with stride 2: x [N, H, W, C] and kernel [4, 4, F, C] -> [N, 2H, 2W, F]."""
+    batch, height, width, _ = sizes(x)
+    y = tf.nn.conv2d_transpose(x, kernel, [batch, 2 * height, 2 * width, kernel.shape[2]], 2, "SAME")
+    return y, lambda dy: (tf.nn.conv2d(dy, kernel, 2, "SAME"), filter_gradient(dy, x))
+
+
+def filter_gradient(fine: tf.Tensor, coarse: tf.Tensor) -> tf.Tensor:
+    """Gradient of the kernel [4, 4, C, F] between `fine` [N, 2H, 2W, C] and `coarse` [N, H, W, F].
+
+    Small images are left to matrix products: in bfloat16 the CPU library's kernel is three times slower there.
+    """
+    batch, height, width, filters = sizes(coarse)
+    channels = fine.shape[-1]
+    if height > 8:
+        shape = [4, 4, channels, filters]
+        return tf.raw_ops.Conv2DBackpropFilter(
+            input=fine, filter_sizes=shape, out_backprop=coarse, strides=[1, 2, 2, 1], padding="SAME"
+        )
+    # Pixels in 2 x 2 groups: the kernel becomes 2 x 2 with stride 1, and each of its taps is one matrix product.
+    groups = tf.nn.space_to_depth(tf.pad(fine, [[0, 0], [1, 1], [1, 1], [0, 0]]), 2)  # [N, H + 1, W + 1, 4 C]
+    flat = tf.reshape(coarse, [-1, filters])
+    taps = [
+        tf.matmul(tf.reshape(groups[:, i : i + height, j : j + width], [-1, 4 * channels]), flat, transpose_a=True)
+        for i in (0, 1)
+        for j in (0, 1)
+    ]
+    taps = tf.reshape(tf.stack(taps), [2, 2, 2, 2, channels, filters])  # group's row, column, pixel's row, column
+    return tf.reshape(tf.transpose(taps, [0, 2, 1, 3, 4, 5]), [4, 4, channels, filters])
 
 
 class ConvBlock(Layer):
@@ -114,7 +151,14 @@ class ConvBlock(Layer):
         y = self.conv(x)
         if skip is not None:
             y = add_held(y, skip)
-        return tf.nn.leaky_relu(self.norm(y, training=training), LEAK)
+        return leaky_relu(self.norm(y, training=training))
+
+
+@tf.custom_gradient
+def leaky_relu(x: tf.Tensor):
+    """Leaky ReLU whose gradient looks at the sign of the output, so that the input needn't be kept."""
+    y = tf.nn.leaky_relu(x, LEAK)
+    return y, lambda dy: tf.raw_ops.LeakyReluGrad(gradients=dy, features=y, alpha=LEAK)
 
 
 def name_parts(parent: Layer, name: str, parts: list[Layer]) -> None:
@@ -199,7 +243,7 @@ class Decoder(Layer):
         count, batch = sizes(h)[:2]
         # The authors' transposed convolution from one pixel to 4 x 4 is a matrix product.
         x = tf.reshape(self.stem(tf.reshape(h, [count * batch, h.shape[-1]])), [count * batch, 4, 4, self.coarsest])
-        x = tf.nn.leaky_relu(self.stem_norm(x, training=training), LEAK)
+        x = leaky_relu(self.stem_norm(x, training=training))
         for (join, *blocks), skip in zip(self.levels, projected_skips, strict=False):  # DCGAN's last is for to_pixels
             x = join(x if self.upsample is None else self.upsample(x), skip, training=training)
             for block in blocks:

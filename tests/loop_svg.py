@@ -47,20 +47,6 @@ def loop_loss(model: SVG, video: tf.Tensor, noise: tf.Tensor, training: bool = F
     return mse + config.beta * kld
 
 
-class LoopSVG(SVG):
-    """SVG trained through the loop: `compile`, `train_on_batch` and the optimizer are the same."""
-
-    def call(self, video: tf.Tensor, training: bool = False, posterior_noise: tf.Tensor | None = None):
-        """Only the loss; the noise is drawn anew for each step."""
-        if posterior_noise is None:
-            posterior_noise = tf.random.normal([tf.shape(video)[0], video.shape[1] - 1, self.z_dim])
-        return {"loss": loop_loss(self, video, posterior_noise, training)}
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None) -> dict[str, tf.Tensor]:
-        """The loss alone."""
-        return self.get_metrics_result()
-
-
 @tf.function
 def loop_sample(model: SVG, past: tf.Tensor, posterior_noise: tf.Tensor, prior_noise: tf.Tensor) -> tf.Tensor:
     """One sample, conditioning included: past [B, P, H, W, C], noise [B, P-1, z] and [B, T, z] -> [B, T, H, W, C]."""
