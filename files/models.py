@@ -107,8 +107,25 @@ def downconv(x: tf.Tensor, kernel: tf.Tensor):
 def upconv(x: tf.Tensor, kernel: tf.Tensor):
     """Transposed 4 x 4 convolution with stride 2: x [N, H, W, C] and kernel [4, 4, F, C] -> [N, 2H, 2W, F]."""
     batch, height, width, _ = sizes(x)
-    y = tf.nn.conv2d_transpose(x, kernel, [batch, 2 * height, 2 * width, kernel.shape[2]], 2, "SAME")
+    if kernel.shape[2] <= 4:  # to pixels
+        y = upconv_to_few(x, kernel)
+    else:
+        y = tf.nn.conv2d_transpose(x, kernel, [batch, 2 * height, 2 * width, kernel.shape[2]], 2, "SAME")
     return y, lambda dy: (tf.nn.conv2d(dy, kernel, 2, "SAME"), filter_gradient(dy, x))
+
+
+def upconv_to_few(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """`upconv` to few filters: one matrix product spreads each pixel over 4 x 4, and the overlaps are summed.
+
+    The CPU library's kernel takes three to four times as long, because it has no work for its vectors' width.
+    """
+    batch, height, width, channels = sizes(x)
+    filters = kernel.shape[2]
+    spread = tf.matmul(tf.reshape(x, [-1, channels]), tf.reshape(kernel, [-1, channels]), transpose_b=True)
+    spread = tf.transpose(tf.reshape(spread, [batch, height, width, 4, 4, filters]), [0, 5, 1, 3, 2, 4])
+    rows = tf.signal.overlap_and_add(spread, 2)  # [N, F, H, 4, 2 W + 2]
+    image = tf.signal.overlap_and_add(tf.transpose(rows, [0, 1, 4, 2, 3]), 2)  # [N, F, 2 W + 2, 2 H + 2]
+    return tf.transpose(image, [0, 3, 2, 1])[:, 1:-1, 1:-1]
 
 
 def filter_gradient(fine: tf.Tensor, coarse: tf.Tensor) -> tf.Tensor:
@@ -116,7 +133,7 @@ def filter_gradient(fine: tf.Tensor, coarse: tf.Tensor) -> tf.Tensor:
 
     Small images are left to matrix products: in bfloat16 the CPU library's kernel is three times slower there.
     """
-    batch, height, width, filters = sizes(coarse)
+    _, height, width, filters = sizes(coarse)
     channels = fine.shape[-1]
     if height > 8:
         shape = [4, 4, channels, filters]
