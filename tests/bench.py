@@ -1,0 +1,288 @@
+"""The benchmark: the graph against the loop over frames in `loop_svg.py`, on the same weights and layers.
+
+`python tests/bench.py` measures the paper's width; `python tests/bench.py --width 16` a narrow model in a few minutes.
+Whatever is compared is measured in turns, and medians are reported. Writes results/bench.json and figs/bench.png.
+"""
+
+import dataclasses
+import datetime
+import json
+import multiprocessing
+import os
+import pathlib
+import platform
+import resource
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import keras  # noqa: E402
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import tensorflow as tf  # noqa: E402
+import tyro  # noqa: E402
+from loop_svg import loop_loss, loop_sample  # noqa: E402
+
+from files.config import Config  # noqa: E402
+from files.data import make_dataset  # noqa: E402
+from files.model_svg import SVG  # noqa: E402
+
+PRECISIONS = ("float32", "mixed_bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is measured; the defaults are the paper's sizes."""
+
+    width: int = 64
+    """Channels of the first convolutional level."""
+    batch: int = 32
+    """Sequences of 5 + 10 frames in a training step."""
+    videos: int = 1
+    """Videos that are sampled at once."""
+    samples: int = 100
+    """Samples of each video."""
+    frames: int = 20
+    """Predicted frames of each sample."""
+    repetitions: int = 5
+    """Repetitions of every measurement, at least 5 for a median worth reporting."""
+    memory_width: int = 16
+    """Width of the models whose peak memory is measured, with 4 sequences."""
+
+
+def in_turns(functions: dict, repetitions: int) -> dict[str, list[float]]:
+    """Seconds of each function, called one after the other and over again; the first calls trace and don't count."""
+    seconds = {name: [] for name in functions}
+    for repetition in range(repetitions + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            tf.nest.map_structure(np.asarray, function())
+            if repetition:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def matrix_product(precision: str):
+    """A product of two 4096 x 4096 matrices: the machine's peak."""
+    dtype = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
+    matrix = tf.cast(tf.random.normal([4096, 4096]), dtype)
+    return tf.function(lambda: tf.cast(tf.matmul(matrix, matrix)[0, 0], tf.float32))
+
+
+def training_step(model: SVG, video: tf.Tensor, loss):
+    """A step of Adam on `loss(video, noise)`, as a graph."""
+    optimizer = keras.optimizers.Adam(model.config.learning_rate)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def step():
+        noise = tf.random.normal([video.shape[0], video.shape[1] - 1, model.z_dim])
+        with tf.GradientTape() as tape:
+            value = loss(video, noise)
+        gradients = tape.gradient(value, [variable.value for variable in model.trainable_variables])
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        return value
+
+    return step
+
+
+def graph_step(model: SVG, video: tf.Tensor):
+    """The training step of the graph."""
+    return training_step(model, video, lambda x, noise: model(x, training=True, posterior_noise=noise)["loss"])
+
+
+def loop_step(model: SVG, video: tf.Tensor):
+    """The training step of the loop."""
+    return training_step(model, video, lambda x, noise: loop_loss(model, x, noise, training=True))
+
+
+def random_video(batch: int, frames: int) -> tf.Tensor:
+    """[B, T, 64, 64, 1], uniform in [0, 1]."""
+    return tf.random.uniform([batch, frames, 64, 64, 1])
+
+
+def training(settings: Settings, precision: str) -> dict[str, list[float]]:
+    """Seconds of a training step as graph and as loop, and of the matrix product."""
+    config = Config(width=settings.width, precision=precision)
+    video = random_video(settings.batch, config.n_frames)
+    functions = {
+        "graph": graph_step(SVG(config), video),
+        "loop": loop_step(SVG(config), video),
+        "matrix product": matrix_product(precision),
+    }
+    return in_turns(functions, settings.repetitions)
+
+
+def necessary_operations(config: Config) -> float:
+    """Floating-point operations that a training step needs per sequence: every frame encoded and decoded once.
+
+    Convolutions of the DCGAN nets alone (the rest is below 2 %): two per multiplication, forward, and backward to
+    inputs and to weights; the skip half of the decoder once per distinct frame; no gradient with respect to the video.
+    """
+    widths = [config.width * multiple for multiple in (1, 2, 4, 8)]
+    positions = [32**2, 16**2, 8**2, 4**2]  # pixels of the coarser side of each level
+    fine = [config.channels, *widths[:-1]]
+    levels = [16 * p * c * f for p, c, f in zip(positions, fine, widths, strict=True)]  # multiplications per frame
+    dense = 16 * widths[-1] * config.g_dim
+    frames, skips = config.n_frames, config.n_past - 1
+    forward = frames * (sum(levels) + dense) + (frames - 1) * (sum(levels) + dense) + skips * sum(levels)
+    return 2 * (3 * forward - frames * levels[0])
+
+
+def sampling(settings: Settings, precision: str) -> dict[str, list[float]]:
+    """Seconds for all samples of a batch of videos, as graph and as loop over samples and frames."""
+    model = SVG(Config(width=settings.width, precision=precision))
+    past = random_video(settings.videos, model.config.n_past).numpy()
+    posterior_noise = tf.random.normal([settings.videos, model.config.n_past - 1, model.z_dim])
+    prior_noise = tf.random.normal([settings.videos, settings.frames, model.z_dim])
+
+    def loop():
+        return [loop_sample(model, tf.constant(past), posterior_noise, prior_noise) for _ in range(settings.samples)]
+
+    functions = {"graph": lambda: model.generate(past, settings.frames, settings.samples, seed=0), "loop": loop}
+    return in_turns(functions, settings.repetitions)
+
+
+def tracing(repetitions: int) -> dict[str, list[float]]:
+    """Seconds to trace and compile the training step of a narrow model, and its first call, for 10 and 100 frames."""
+    seconds = {"10 frames": [], "100 frames": []}
+    for _ in range(repetitions):
+        for frames in (10, 100):
+            model = SVG(Config(width=4, rnn_size=16, g_dim=8, n_future=frames - 5))
+            step = graph_step(model, random_video(1, frames))
+            start = time.perf_counter()
+            step.get_concrete_function()
+            step().numpy()
+            first = time.perf_counter() - start
+            start = time.perf_counter()
+            step().numpy()
+            seconds[f"{frames} frames"].append(first - (time.perf_counter() - start))
+    return seconds
+
+
+def peak_memory(width: int, frames: int, recompute: bool) -> float:
+    """Gigabytes that a process needs at most for training steps on 4 sequences; run it in a process of its own."""
+    model = SVG(Config(width=width, n_future=frames - 5, recompute=recompute))
+    step = graph_step(model, random_video(4, frames))
+    for _ in range(3):
+        step().numpy()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def memory(settings: Settings) -> dict[str, float]:
+    """Peak memory in gigabytes, each measured in a fresh process; "no frames" is that of the smallest step."""
+    cases = {"no frames": (6, False), "50 frames": (50, False), "100 frames": (100, False)}
+    cases["100 frames, recompute"] = (100, True)
+    gigabytes = {}
+    for name, (frames, recompute) in cases.items():
+        with multiprocessing.get_context("spawn").Pool(1) as fresh:
+            gigabytes[name] = fresh.apply(peak_memory, (settings.memory_width, frames, recompute))
+    return gigabytes
+
+
+def pipeline(repetitions: int) -> dict[str, list[float]]:
+    """Seconds to make 3200 Moving MNIST sequences of 15 frames, in batches of 32."""
+    batches = iter(make_dataset(Config(batch_size=32), "train"))
+
+    def draw():
+        for _ in range(100):
+            batch = next(batches)
+        return batch[0, 0, 0]
+
+    return in_turns({"3200 sequences": draw}, repetitions)
+
+
+def machine() -> dict[str, str | int]:
+    """The hardware and versions that figures belong to."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    names = [line.split(": ")[1] for line in text.splitlines() if line.startswith("model name")]
+    features = [name for name in ("avx512f", "avx512_bf16", "amx_bf16") if f" {name}" in text]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "features": " ".join(features),
+        "cores": os.cpu_count(),
+        "gpus": len(tf.config.list_physical_devices("GPU")),
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
+
+
+def table(results: dict) -> pd.DataFrame:
+    """One row per measurement: median seconds of graph and loop, their ratio, and the share of the peak."""
+    settings = results["settings"]
+    rows = []
+    for kind in ("training", "sampling"):
+        for precision, seconds in results[kind].items():
+            graph, loop = np.median(seconds["graph"]), np.median(seconds["loop"])
+            row = {"": f"{kind}, {precision}", "graph [s]": graph, "loop [s]": loop, "ratio": loop / graph}
+            if kind == "training":
+                peak = 2 * 4096**3 / np.median(seconds["matrix product"])
+                operations = settings["batch"] * necessary_operations(Config(width=settings["width"]))
+                row |= {"GFLOP/s": operations / graph / 1e9, "share of peak": operations / graph / peak}
+            rows.append(row)
+    return pd.DataFrame(rows).set_index("")
+
+
+def other_figures(results: dict) -> dict[str, float]:
+    """The figures that compare no loop."""
+    trace = {name: float(np.median(seconds)) for name, seconds in results["tracing [s]"].items()}
+    gigabytes = results["peak memory [GB]"]
+    above = {name: value - gigabytes["no frames"] for name, value in gigabytes.items()}
+    return {
+        "tracing 100 against 10 frames": trace["100 frames"] / trace["10 frames"],
+        "memory 100 against 50 frames": above["100 frames"] / above["50 frames"],
+        "memory with recompute": above["100 frames, recompute"] / above["100 frames"],
+        "data, sequences/s": 3200 / float(np.median(results["data [s]"]["3200 sequences"])),
+    }
+
+
+def plot(results: dict, path: pathlib.Path) -> None:
+    """Bars of the loop's seconds over the graph's, with the range of the repetitions."""
+    bars = {
+        f"{kind}\n{precision}": np.array(seconds["loop"]) / np.array(seconds["graph"])
+        for kind in ("training", "sampling")
+        for precision, seconds in results[kind].items()
+    }
+    medians = np.array([np.median(ratios) for ratios in bars.values()])
+    spread = [medians - [r.min() for r in bars.values()], [r.max() for r in bars.values()] - medians]
+    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    axes.bar(bars.keys(), medians, yerr=spread, capsize=4)
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_ylabel("time of the loop / time of the graph")
+    axes.set_title(f"width {results['settings']['width']}, {results['machine']['processor']}", fontsize=9)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def main(settings: Settings) -> None:
+    """Measures everything, writes results/bench.json and figs/bench.png and prints the tables."""
+    results = {
+        "command": " ".join(["python", "tests/bench.py", *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "settings": dataclasses.asdict(settings),
+        "data [s]": pipeline(settings.repetitions),
+        "peak memory [GB]": memory(settings),
+        "tracing [s]": tracing(settings.repetitions),
+        "training": {precision: training(settings, precision) for precision in PRECISIONS},
+        "sampling": {precision: sampling(settings, precision) for precision in PRECISIONS},
+        "load before and after": [start_load, os.getloadavg()[0]],
+    }
+    results["other figures"] = other_figures(results)
+    path = ROOT / "results" / "bench.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    plot(results, ROOT / "figs" / "bench.png")
+    print(table(results).to_string(float_format="%.3g"))
+    print(pd.Series(results["other figures"]).to_string(float_format="%.3g"))
+
+
+if __name__ == "__main__":
+    start_load = os.getloadavg()[0]
+    main(tyro.cli(Settings))
