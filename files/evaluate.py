@@ -229,7 +229,7 @@ def to_8_bits(video: tf.Tensor) -> tf.Tensor:
     return tf.round(video * 255.0) / 255.0
 
 
-@tf.function(reduce_retracing=True)
+@tf.function
 def frame_scores(predictions: tf.Tensor, future: tf.Tensor) -> dict[str, tf.Tensor]:
     """PSNR in dB, at most PSNR_CAP, and SSIM, each [B, N, F], of predictions [B, N, F, H, W, C] of [B, F, H, W, C]."""
 

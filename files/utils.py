@@ -157,6 +157,9 @@ def save_gif(path: str | pathlib.Path, rows: Rows, n_past: int, frames_per_secon
         border = ax.add_patch(plt.Rectangle((-1.5, -1.5), width + 2, height + 2, fill=False, lw=3, clip_on=False))
         panels.append((title, video, image, border))
 
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")  # laid out once, not for each frame
+
     def show(frame):
         heading.set_text(f"frame {frame + 1}: {'given' if frame < n_past else 'predicted'}")
         for title, video, image, border in panels:

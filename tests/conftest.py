@@ -12,7 +12,7 @@ tf.config.set_logical_device_configuration(
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> Config:
     """A model that builds in a second."""
     return Config(
@@ -21,7 +21,7 @@ def tiny() -> Config:
     )  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def lively():
     """A function: configuration -> model whose weights are large enough for every input to show in every output."""
 
@@ -36,7 +36,7 @@ def lively():
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def random_video():
     """A function: shape [B, T, H, W, C] -> float32 video in [0, 1]."""
     return lambda *shape: np.random.default_rng(0).uniform(0, 1, shape).astype(np.float32)

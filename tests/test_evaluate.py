@@ -1,0 +1,348 @@
+"""The evaluation against scikit-image, SciPy, closed forms and brute force; its resume; its files and figures."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from scipy import special, stats
+from scipy.spatial.distance import pdist
+
+from files import evaluate as evaluation
+from files import utils
+from files.data import make_dataset
+from files.evaluate import EvaluateOptions, evaluate
+from files.figures import make_figures
+from files.model_svg import SVG
+
+SEQUENCES, SAMPLES, PAST, FUTURE = 5, 4, 3, 6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_futures_and_training_batches():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "SHOWN", 2)
+        patch.setattr(evaluation, "VARIANCE_BATCHES", 4)
+        yield
+
+
+# A whole evaluation -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, tiny, lively):
+    folder = tmp_path_factory.mktemp("checkpoints") / "small"
+    lively(tiny).save_weights_to(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def options(checkpoint, tmp_path_factory):
+    return EvaluateOptions(
+        checkpoint, n_future=FUTURE, n_samples=SAMPLES, n_sequences=SEQUENCES, n_importance=2, batch_size=2,
+        results=tmp_path_factory.mktemp("results"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def results(options):
+    """The folder that an evaluation has written, and what it returned."""
+    return options.folder, evaluate(options)
+
+
+@pytest.fixture(scope="module")
+def expected(options):
+    """Scores of the same sequences and samples: row -> metric -> values [S, F], by NumPy and scikit-image."""
+    model = SVG.load(options.checkpoint)
+    videos = make_dataset(model.config, "test", n_frames=PAST + FUTURE, count=SEQUENCES, batch_size=SEQUENCES)
+    video = next(iter(videos)).numpy()
+    past, future = video[:, :PAST], video[:, PAST:]
+    z = model.z_dim
+
+    def noise(stream, *shape):
+        generators = [np.random.default_rng([0, index, stream]) for index in range(SEQUENCES)]
+        return np.stack([rng.standard_normal(shape, np.float32) for rng in generators])
+
+    samples = model.generate(
+        past, FUTURE, SAMPLES,
+        posterior_noise=noise(0, SAMPLES, PAST - 1, z), prior_noise=noise(1, SAMPLES, FUTURE, z),
+    ).numpy()  # fmt: skip
+    posterior_noise = noise(2, 2, PAST + FUTURE - 1, z)[:, 0]
+    predictions = {
+        "samples": samples,
+        "posterior": model.reconstruct(video, posterior_noise).numpy()[:, None, PAST - 1 :],
+        "repeat": np.repeat(past[:, None, -1:], FUTURE, 2),
+        "black": np.zeros_like(future)[:, None],
+    }
+    rounded = {row: np.round(255 * values) / 255 for row, values in predictions.items()}
+    metrics = {"psnr": utils.psnr, "ssim": utils.ssim}
+    scores = {row: {name: f(values, future[:, None]) for name, f in metrics.items()} for row, values in rounded.items()}
+    of_samples = scores.pop("samples")
+    table = {row: {name: values[:, 0] for name, values in by_metric.items()} for row, by_metric in scores.items()}
+    table["mean"] = {name: values.mean(1) for name, values in of_samples.items()}
+    table["single"] = {name: values[:, 0] for name, values in of_samples.items()}
+    best = {name: values.mean(-1).argmax(1) for name, values in of_samples.items()}
+    table["best"] = {
+        name: np.stack([values[s, best[name][s]] for s in range(SEQUENCES)]) for name, values in of_samples.items()
+    }
+    return table, rounded["samples"], video
+
+
+def test_table_is_that_of_scikit_image(results, expected):
+    folder, metrics = results
+    table, *_ = expected
+    assert set(metrics["table"]) == set(table)
+    per_sequence, per_frame = pd.read_csv(folder / "per_sequence.csv"), pd.read_csv(folder / "per_frame.csv")
+    for row, by_metric in table.items():
+        for metric, values in by_metric.items():
+            over_time = values.mean(-1)
+            half_width = 1.96 * stats.sem(over_time)
+            written = metrics["table"][row][metric]
+            assert (written["mean"], written["interval"]) == pytest.approx((over_time.mean(), half_width), abs=2e-4)
+            np.testing.assert_allclose(per_sequence[f"{metric}_{row}"], over_time, atol=2e-4)
+            frames = per_frame[(per_frame["row"] == row) & (per_frame["metric"] == metric)]
+            assert list(frames["frame"]) == list(range(PAST + 1, PAST + FUTURE + 1))
+            np.testing.assert_allclose(frames["mean"], values.mean(0), atol=2e-4)
+            np.testing.assert_allclose(frames["interval"], 1.96 * stats.sem(values), atol=2e-4)
+    for metric in ("psnr", "ssim"):
+        assert metrics["best_of"][metric]["mean"][-1] == pytest.approx(metrics["table"]["best"][metric]["mean"])
+
+
+def test_diversity_is_the_distance_between_samples(results, expected):
+    folder, _ = results
+    _, samples, video = expected
+    flat = samples.reshape(SEQUENCES, SAMPLES, -1)
+    distances = [pdist(sequence, "sqeuclidean").mean() / flat.shape[-1] for sequence in flat]
+    np.testing.assert_allclose(pd.read_csv(folder / "per_sequence.csv")["diversity"], distances, rtol=1e-3)
+
+    error = ((samples.mean(1) - video[:, PAST:]) ** 2).mean((2, 3, 4))
+    written = pd.read_csv(folder / "per_frame.csv").query("metric == 'error of the mean'")
+    np.testing.assert_allclose(written["mean"], error.mean(0), rtol=1e-3)
+
+
+def test_best_and_worst_futures_are_kept(results, expected):
+    _, samples, video = expected
+    kept = np.load(results[0] / "samples.npz")
+    assert len(kept["truth"]) == evaluation.SHOWN
+    np.testing.assert_array_equal(kept["truth"], np.round(255 * video[: evaluation.SHOWN]).astype(np.uint8))
+    similarity = utils.ssim(samples, video[:, None, PAST:]).mean(-1)
+    for name, chosen in (("best", similarity.argmax(1)), ("worst", similarity.argmin(1))):
+        for k, video_kept in enumerate(kept[name] / 255):
+            assert np.abs(video_kept - samples[k, chosen[k]]).max() < 1.5 / 255
+
+
+def test_bounds_are_those_of_scipy_densities(results, options):
+    folder, metrics = results
+    model = SVG.load(options.checkpoint)
+    video = next(iter(make_dataset(model.config, "test", n_frames=PAST + FUTURE, count=1, batch_size=1))).numpy()
+    noise = np.random.default_rng([0, 0, 2]).standard_normal((2, PAST + FUTURE - 1, model.z_dim), np.float32)
+    log_likelihood, log_weight = [], []
+    for epsilon in noise:
+        out = {name: value.numpy() for name, value in model(video, posterior_noise=epsilon[None]).items()}
+        sigma, sigma_p = np.exp(out["logvar"] / 2), np.exp(out["logvar_p"] / 2)
+        z = out["mu"] + sigma * epsilon
+        log_likelihood.append(stats.norm.logpdf(video[:, 1:], out["x_pred"], np.sqrt(metrics["variance"])).sum())
+        log_p, log_q = stats.norm.logpdf(z, out["mu_p"], sigma_p), stats.norm.logpdf(z, out["mu"], sigma)
+        log_weight.append(log_likelihood[-1] + log_p.sum() - log_q.sum())
+    kl = np.log(sigma_p / sigma) + (sigma**2 + (out["mu"] - out["mu_p"]) ** 2) / (2 * sigma_p**2) - 0.5
+    frames = PAST + FUTURE - 1
+    first = pd.read_csv(folder / "per_sequence.csv").iloc[0]
+    assert first["elbo"] == pytest.approx((np.mean(log_likelihood) - kl.sum()) / frames, rel=1e-4)
+    importance_weighted = (special.logsumexp(log_weight) - np.log(2)) / frames
+    assert first["importance_weighted"] == pytest.approx(importance_weighted, rel=1e-4)
+
+
+def test_variance_is_the_optimum_on_training_data(results, options, tiny):
+    model = SVG.load(options.checkpoint)
+    count = 16 * evaluation.VARIANCE_BATCHES
+    (video,) = make_dataset(tiny, "train", count=count, batch_size=count)
+    error = (model.reconstruct(video) - video[:, 1:]).numpy()  # with other noise, so that it's equal up to chance
+    best = results[1]["variance"]
+    likelihood = [stats.norm.logpdf(error, 0, np.sqrt(scale * best)).mean() for scale in (0.9, 1, 1.1)]
+    assert likelihood[1] == max(likelihood)
+
+
+def test_killed_evaluation_goes_on_and_batch_size_makes_no_difference(results, options, tmp_path, monkeypatch):
+    folder, metrics = results
+    scored = []
+    score_batch = evaluation.score_batch
+
+    def killed_in_the_third_batch(model, batch, options, start):
+        if len(scored) == 2:
+            raise KeyboardInterrupt
+        scored.append(start)
+        return score_batch(model, batch, options, start)
+
+    again = {**vars(options), "results": tmp_path}
+    monkeypatch.setattr(evaluation, "score_batch", killed_in_the_third_batch)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(EvaluateOptions(**{**again, "batch_size": 1}))
+    assert not (tmp_path / "small" / "metrics.json").exists()
+    monkeypatch.setattr(evaluation, "score_batch", lambda *args: scored.append(args[3]) or score_batch(*args))
+    resumed = evaluate(EvaluateOptions(**{**again, "batch_size": 3}))
+
+    assert scored == [0, 1, 2]  # two batches of one sequence, then the three that were left
+    assert sorted(path.name for path in (tmp_path / "small").iterdir()) == [
+        "metrics.json", "per_frame.csv", "per_sequence.csv", "samples.npz",
+    ]  # fmt: skip
+    for name in ("per_sequence.csv", "per_frame.csv"):
+        one, other = pd.read_csv(folder / name), pd.read_csv(tmp_path / "small" / name)
+        pd.testing.assert_frame_equal(one, other, rtol=1e-3, atol=1e-4)
+    assert resumed["data_sha256"] == metrics["data_sha256"]
+
+
+def test_another_seed_or_model_does_not_continue_a_run(options, tiny):
+    runs = [
+        evaluation.run_hash(tiny, options, "weights"),
+        evaluation.run_hash(tiny, EvaluateOptions(**{**vars(options), "seed": 1}), "weights"),
+        evaluation.run_hash(tiny, options, "other weights"),
+        evaluation.run_hash(tiny.replace(data="smmnist_srvp"), options, "weights"),
+    ]
+    assert len(set(runs)) == len(runs)
+    assert evaluation.run_hash(tiny, EvaluateOptions(**{**vars(options), "batch_size": 9}), "weights") == runs[0]
+
+
+def test_metrics_file_says_what_was_evaluated(results, options, tiny):
+    folder, metrics = results
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    assert metrics["command"].startswith(f"python -m files evaluate --checkpoint {options.checkpoint} --n-future 6 ")
+    assert metrics["config"]["width"] == tiny.width
+    assert metrics["versions"]["tensorflow"] == tf.__version__
+    assert metrics["peak_memory_bytes"] > 1e8
+    assert metrics["lpips"] is None
+
+
+def test_figures_are_made_from_the_results(results, tmp_path):
+    folder, _ = results
+    made = {path.relative_to(tmp_path).as_posix() for path in make_figures(folder.parent, tmp_path)}
+    curves = ["psnr_over_time", "ssim_over_time", "best_of_n", "spread_skill", "prior_sigma", "traversal"]
+    futures = [f"futures_{k}" for k in range(1, evaluation.SHOWN + 1)]
+    assert made == {f"small/{n}.png" for n in curves + futures} | {f"small/{n}.gif" for n in futures}
+    assert all((tmp_path / name).stat().st_size > 1000 for name in made)
+
+
+def test_nothing_to_draw_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="train or evaluate"):
+        make_figures(tmp_path, tmp_path / "figs")
+
+
+def test_any_array_of_videos_is_a_test_set_as_a_whole(tmp_path, tiny, lively):
+    """With the deterministic baseline, whose samples are all the same."""
+    lively(tiny.replace(prior="none")).save_weights_to(tmp_path / "baseline")
+    videos = np.random.default_rng(0).integers(0, 256, (3, PAST + 2, 64, 64), np.uint8)
+    np.save(tmp_path / "videos.npy", videos)
+    file = str(tmp_path / "videos.npy")
+    options = EvaluateOptions(tmp_path / "baseline", "mine", file, n_future=2, n_samples=2, results=tmp_path)
+    metrics = evaluate(options)
+    assert metrics["n_sequences"] == 3  # not the last tenth of them
+    black = utils.psnr(videos[:, PAST:, ..., None] / 255, np.zeros((64, 64, 1))).mean()
+    assert metrics["table"]["black"]["psnr"]["mean"] == pytest.approx(black, abs=1e-3)
+    assert metrics["diversity"]["mean"] == 0
+    assert metrics["elbo"]["mean"] == pytest.approx(metrics["importance_weighted"]["mean"])
+    assert "auc" not in metrics["prior_sigma"]
+    assert make_figures(tmp_path, tmp_path / "figs")
+
+
+def test_bad_options(tmp_path):
+    with pytest.raises(ValueError, match="n_samples is 0"):
+        EvaluateOptions(tmp_path, n_samples=0)
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        evaluate(EvaluateOptions(tmp_path / "nothing"))
+
+
+# Its parts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 1), (16, 24, 3)])
+def test_ssim_in_the_graph_is_that_of_tensorflow(shape):
+    a, b = np.random.default_rng(0).uniform(0, 1, (2, 3, *shape)).astype(np.float32)
+    a[0] = b[1] = 0  # black frames
+    b[2] = 0.9 * a[2]
+    np.testing.assert_allclose(evaluation.graph_ssim(a, b), tf.image.ssim(a, b, 1.0), atol=2e-6)
+    np.testing.assert_allclose(evaluation.graph_ssim(a[:, None], b)[2, 0], utils.ssim(a[2], b[0]), atol=2e-6)
+
+
+def test_psnr_of_equal_frames_is_finite():
+    video = np.random.default_rng(0).uniform(0, 1, (1, 2, 16, 16, 1)).astype(np.float32)
+    psnr = evaluation.frame_scores(video[:, None], video)["psnr"]
+    np.testing.assert_allclose(psnr, np.full((1, 1, 2), 58.92), atol=0.01)  # 10 log10 (12 * 255²)
+
+
+def test_best_sample_is_chosen_after_averaging_over_time():
+    values = np.array([[[9, 0, 0], [4, 4, 4], [0, 5, 0]]])  # one sequence, three samples, three frames
+    np.testing.assert_array_equal(evaluation.best_sample(values), [[4, 4, 4]])
+    assert evaluation.best_of_n(values)["mean"] == pytest.approx([3, 4, 4])
+
+
+def test_interval():
+    assert evaluation.mean_interval([1, 2, 3]) == pytest.approx({"mean": 2, "interval": 1.96 / np.sqrt(3)})
+
+
+def test_bounds_are_exact_with_the_exact_posterior():
+    """p(z) = N(0, 1), p(x | z) = N(z, v): the posterior is N(x / (1 + v), v / (1 + v)), and x is N(0, 1 + v)."""
+    x, v = 0.8, 0.3
+    mean, sigma = x / (1 + v), np.sqrt(v / (1 + v))
+    z = mean + sigma * np.array([-1, 1])  # two samples with the posterior's mean and variance
+    log_ratio = stats.norm.logpdf(z) - stats.norm.logpdf(z, mean, sigma)
+    kl = 0.5 * (mean**2 + sigma**2 - 1) - np.log(sigma)
+    scores = {"squared_error": ((x - z) ** 2)[None, :, None], "log_ratio": log_ratio[None], "kl": np.array([[kl]])}
+    exact = stats.norm.logpdf(x, 0, np.sqrt(1 + v))
+    found = evaluation.bounds(scores, v, pixels=1)
+    assert (found["elbo"][0], found["importance_weighted"][0]) == pytest.approx((exact, exact))
+
+
+def test_roc_area_counts_pairs():
+    rng = np.random.default_rng(0)
+    score, event = rng.integers(0, 10, (6, 20)), rng.uniform(size=(6, 20)) < 0.3
+    positive, negative = score[event][:, None], score[~event][None]
+    pairs = np.mean((positive > negative) + 0.5 * (positive == negative))
+    assert evaluation.roc_area(score, event) == pytest.approx(pairs)
+    assert np.isnan(evaluation.roc_area(score, np.zeros_like(event)))
+
+
+def test_sigma_that_rises_one_frame_after_each_bounce_is_found():
+    bounced = np.random.default_rng(0).uniform(size=(50, 30)) < 0.1
+    sigma = np.where(bounced[:, :-1], 2.0, 1.0)  # of frames 1 to 29: high where the frame before has a bounce
+    found = evaluation.sigma_around_bounces(sigma, bounced, n_past=5)
+    at = found["lag"].index(1)
+    assert found["mean"][at] == 2
+    assert found["auc"][at] == 1
+    assert found["everywhere"] == pytest.approx(1 + bounced[:, 4:-1].mean())
+    others = np.delete(found["auc"], at)
+    np.testing.assert_allclose(others, 0.5, atol=0.05)
+
+
+def test_samples_from_the_distribution_of_the_truth_are_calibrated():
+    rng = np.random.default_rng(0)
+    width = rng.uniform(0.1, 1, (2000, 1, 10, 1))  # the standard deviation of each sequence and frame
+    draws = width * rng.standard_normal((2000, 1 + 8, 10, 50))  # the truth and eight samples of 50 pixels
+    truth, samples = draws[:, 0], draws[:, 1:]
+    spread, error = samples.var(1, ddof=1).mean(-1), ((samples.mean(1) - truth) ** 2).mean(-1)
+    found = evaluation.spread_skill(spread, error, n_samples=8)
+    assert found["ratio"] == pytest.approx(1, abs=0.01)
+    np.testing.assert_allclose(found["spread"], found["error"], rtol=0.03)
+    assert found["spread"][0] == pytest.approx(np.sqrt(9 / 8) * 0.145, rel=0.05)  # the narrowest tenth: 0.1 to 0.19
+    assert evaluation.spread_skill(spread, 4 * error, n_samples=8)["ratio"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_noise_depends_on_seed_and_sequence_alone():
+    whole = evaluation.noise(3, range(10), 1, (4, 2))
+    np.testing.assert_array_equal(whole[7:9], evaluation.noise(3, range(7, 9), 1, (4, 2)))
+    np.testing.assert_array_equal(whole[:, :2], evaluation.noise(3, range(10), 1, (2, 2)))  # fewer samples: the first
+    distinct = [whole[0], whole[1], evaluation.noise(3, [0], 2, (4, 2))[0], evaluation.noise(4, [0], 1, (4, 2))[0]]
+    assert len(np.unique(distinct)) == 4 * 8
+
+
+def test_traversal_moves_one_dimension(tiny, lively, random_video):
+    model = lively(tiny)
+    past = random_video(1, tiny.n_past, 64, 64, 1)
+    images = evaluation.traverse(model, past)
+    assert images.shape == (3, 7, 64, 64, 1)
+    noise = np.zeros((1, 1, evaluation.TRAVERSAL_FRAMES, 3), np.float32)
+    noise[0, 0, 0, 1] = evaluation.TRAVERSAL[5]
+    still = np.zeros((1, 1, tiny.n_past - 1, 3), np.float32)
+    moved = model.generate(past, evaluation.TRAVERSAL_FRAMES, posterior_noise=still, prior_noise=noise)
+    np.testing.assert_allclose(images[1, 5] / 255, moved[0, 0, -1], atol=1 / 255)
+    assert (images[:, 3] == images[0, 3]).all()
+    assert images[1, 5].tolist() != images[1, 3].tolist()
