@@ -14,7 +14,6 @@ from files import utils
 from files.data import make_dataset
 from files.evaluate import EvaluateOptions, evaluate
 from files.figures import make_figures
-from files.model_svg import SVG
 
 SEQUENCES, SAMPLES, PAST, FUTURE = 5, 4, 3, 6
 
@@ -31,9 +30,14 @@ def few_futures_and_training_batches():
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory, tiny, lively):
+def model(tiny, lively):
+    return lively(tiny)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, model):
     folder = tmp_path_factory.mktemp("checkpoints") / "small"
-    lively(tiny).save_weights_to(folder)
+    model.save_weights_to(folder)
     return folder
 
 
@@ -52,9 +56,8 @@ def results(options):
 
 
 @pytest.fixture(scope="module")
-def expected(options):
+def expected(model):
     """Scores of the same sequences and samples: row -> metric -> values [S, F], by NumPy and scikit-image."""
-    model = SVG.load(options.checkpoint)
     videos = make_dataset(model.config, "test", n_frames=PAST + FUTURE, count=SEQUENCES, batch_size=SEQUENCES)
     video = next(iter(videos)).numpy()
     past, future = video[:, :PAST], video[:, PAST:]
@@ -132,9 +135,8 @@ def test_best_and_worst_futures_are_kept(results, expected):
             assert np.abs(video_kept - samples[k, chosen[k]]).max() < 1.5 / 255
 
 
-def test_bounds_are_those_of_scipy_densities(results, options):
+def test_bounds_are_those_of_scipy_densities(results, model):
     folder, metrics = results
-    model = SVG.load(options.checkpoint)
     video = next(iter(make_dataset(model.config, "test", n_frames=PAST + FUTURE, count=1, batch_size=1))).numpy()
     noise = np.random.default_rng([0, 0, 2]).standard_normal((2, PAST + FUTURE - 1, model.z_dim), np.float32)
     log_likelihood, log_weight = [], []
@@ -153,8 +155,7 @@ def test_bounds_are_those_of_scipy_densities(results, options):
     assert first["importance_weighted"] == pytest.approx(importance_weighted, rel=1e-4)
 
 
-def test_variance_is_the_optimum_on_training_data(results, options, tiny):
-    model = SVG.load(options.checkpoint)
+def test_variance_is_the_optimum_on_training_data(results, model, tiny):
     count = 16 * evaluation.VARIANCE_BATCHES
     (video,) = make_dataset(tiny, "train", count=count, batch_size=count)
     error = (model.reconstruct(video) - video[:, 1:]).numpy()  # with other noise, so that it's equal up to chance
@@ -334,8 +335,7 @@ def test_noise_depends_on_seed_and_sequence_alone():
     assert len(np.unique(distinct)) == 4 * 8
 
 
-def test_traversal_moves_one_dimension(tiny, lively, random_video):
-    model = lively(tiny)
+def test_traversal_moves_one_dimension(tiny, model, random_video):
     past = random_video(1, tiny.n_past, 64, 64, 1)
     images = evaluation.traverse(model, past)
     assert images.shape == (3, 7, 64, 64, 1)
