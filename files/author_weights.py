@@ -23,9 +23,17 @@ def load_author_weights(model: SVG, arrays: Arrays) -> None:
     for variable, names, convert in bindings(model):
         if missing := [name for name in names if name not in arrays]:
             raise ValueError(f"array {missing[0]!r} is missing among the {len(arrays)} given")
-        value = convert(*(np.asarray(arrays[name], np.float32) for name in names))
-        if value.shape != tuple(variable.shape):
-            raise ValueError(f"{names[0]} makes an array of shape {value.shape}; the model expects {variable.shape}")
+        given = [np.asarray(arrays[name]) for name in names]
+        shapes = [array.shape for array in given]
+        try:
+            value = convert(*(array.astype(np.float32) for array in given))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{names[0]} of shape {shapes[0]} has no place in this model: {error}") from None
+        if value.shape != tuple(variable.shape) or len(set(shapes)) > 1:
+            raise ValueError(
+                f"{' and '.join(names)} of shape {' and '.join(map(str, shapes))} make an array of shape {value.shape};"
+                f" the model expects {variable.shape}"
+            )
         values.append((variable, value))
         used.update(names)
     # num_batches_tracked is PyTorch's counter, without effect on what the nets compute.
@@ -40,22 +48,26 @@ def infer_config(arrays: Arrays, **settings) -> Config:
 
     Raises ValueError when the arrays are not those of an SVG model.
     """
+
+    def has(net: str) -> bool:
+        return any(name.startswith(f"{net}.") for name in arrays)
+
     try:
         vgg = "encoder.c1.0.main.0.weight" in arrays
         first = arrays["encoder.c1.0.main.0.weight" if vgg else "encoder.c1.main.0.weight"]
         image_size = 128 if "encoder.c6.0.weight" in arrays else 64
         head = arrays["encoder.c6.0.weight" if image_size == 128 else "encoder.c5.0.weight"]
-        rnn_size = len(arrays["frame_predictor.embed.bias"])
+        rnn_size = arrays["frame_predictor.embed.bias"].size
+        latent = {"z_dim": arrays["posterior.mu_net.bias"].size} if has("posterior") else {}
     except KeyError as error:
         raise ValueError(f"array {error} is missing: these are not the weights of an SVG model") from None
+    for name, weight in (("first", first), ("last", head)):
+        if weight.ndim != 4:
+            raise ValueError(f"the encoder's {name} weight has shape {weight.shape}; expected (out, in, height, width)")
 
     def layers(net: str) -> int:
         return max(1, sum(name.startswith(f"{net}.lstm.") and name.endswith("weight_hh") for name in arrays))
 
-    def has(net: str) -> bool:
-        return any(name.startswith(f"{net}.") for name in arrays)
-
-    latent = {"z_dim": len(arrays["posterior.mu_net.bias"])} if has("posterior") else {}
     found = dict(
         backbone="vgg" if vgg else "dcgan",
         image_size=image_size,
