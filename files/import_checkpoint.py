@@ -72,7 +72,7 @@ def import_checkpoint(options: ImportOptions) -> SVG:
     config = model.config
     print(
         f"wrote {options.folder}: {config.backbone} {config.image_size} x {config.image_size} x {config.channels}, "
-        f"prior {config.prior}, n_past {config.n_past}, {model.count_params():,} parameters"
+        f"prior {config.prior}, n_past {config.n_past}, {model.count_params():,} weights"
     )
     return model
 
