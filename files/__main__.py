@@ -23,6 +23,8 @@ def main(arguments: list[str]) -> None:
     from files.evaluate import EvaluateOptions
     from files.evaluate import evaluate as run_evaluate
     from files.figures import make_figures
+    from files.import_checkpoint import ImportOptions
+    from files.import_checkpoint import import_checkpoint as run_import
     from files.sample import SampleOptions
     from files.sample import sample as run_sample
     from files.train import train as run_train
@@ -53,6 +55,11 @@ def main(arguments: list[str]) -> None:
     def evaluate(options: Annotated[EvaluateOptions, Flat]) -> None:
         """Evaluate a checkpoint: best of N samples, reference rows, uncertainty, bounds; goes on if it was killed."""
         run_evaluate(options)
+
+    @app.command(name="import")
+    def import_(options: Annotated[ImportOptions, Flat]) -> None:
+        """Turn a checkpoint of the authors' PyTorch code, or an .npz of its arrays, into one of this project."""
+        run_import(options)
 
     @app.command(name="figures")
     def figures() -> None:
