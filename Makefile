@@ -4,6 +4,8 @@ BIN := .venv/bin
 # For a shorter notebook, say: make run PARAMETERS="-p epochs 1"
 PARAMETERS ?=
 export PYTHONUNBUFFERED = 1
+# TensorFlow's start-up notes would hide the progress; TF_CPP_MIN_LOG_LEVEL=0 make ... shows them.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: run test notebook bench figs lint
 

@@ -198,7 +198,7 @@ def plot_losses(csv_or_frame: str | pathlib.Path | pd.DataFrame) -> plt.Figure:
         if f"val_{name}" in table:
             ax.plot(table["epoch"] + 1, table[f"val_{name}"], color=RED, linestyle="--", marker=".", label="validation")
         ax.set(xlabel="epoch", ylabel=label, yscale="linear" if name == "kld" else "log")
-        ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
     axes[0].legend()
     return fig
 
@@ -222,7 +222,7 @@ def plot_ssim(csv_or_frame: str | pathlib.Path | pd.DataFrame) -> plt.Figure:
     axes[0].set(xlabel="epoch", ylabel="SSIM, mean of predicted frames")
     axes[1].set(xlabel="frame of the video", ylabel=f"SSIM after epoch {last['epoch'].iloc[0] + 1}")
     for ax in axes:
-        ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
     axes[0].legend()
     return fig
 
@@ -267,7 +267,7 @@ def plot_over_time(csv_or_frame: str | pathlib.Path | pd.DataFrame, metric: str,
         low, high = values["mean"] - values["interval"], values["mean"] + values["interval"]
         ax.fill_between(values["frame"], low, high, color=color, alpha=0.2, linewidth=0)
     ax.set(xlabel="frame", ylabel={"ssim": "SSIM", "psnr": "PSNR (dB)"}[metric])
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
     fig.legend(loc="outside right upper")
     return fig
 
