@@ -5,6 +5,8 @@ axis and see all frames in one call; the recurrent nets run one `tf.scan` per LS
 probabilistic are float32; `dtype` sets the precision of the convolutions.
 """
 
+import itertools
+
 import tensorflow as tf
 from keras import Layer, initializers, layers
 
@@ -31,8 +33,11 @@ def dense(units: int, **kwargs) -> layers.Dense:
 class BatchNorm(layers.BatchNormalization):
     """Batch norm on TensorFlow's fused kernel; Keras 3 composes it from several passes over the data.
 
-    The moving variance is that of the unbiased estimate, as in PyTorch.
+    The moving variance is that of the unbiased estimate, as in PyTorch. In training mode the moving statistics follow
+    the batches, unless `frozen`.
     """
+
+    frozen = False
 
     def __init__(self, **kwargs):
         super().__init__(momentum=0.9, epsilon=1e-5, gamma_initializer=initializers.RandomNormal(1.0, 0.02), **kwargs)
@@ -51,7 +56,7 @@ class BatchNorm(layers.BatchNormalization):
             epsilon=self.epsilon,
             is_training=training,
         )
-        if training:
+        if training and not self.frozen:
             self.moving_mean.assign(self.momentum * self.moving_mean + (1 - self.momentum) * mean)
             self.moving_variance.assign(self.momentum * self.moving_variance + (1 - self.momentum) * variance)
         return tf.reshape(y, shape)
@@ -270,6 +275,23 @@ class Decoder(Layer):
             logits = add_held(logits, projected_skips[-1])
         frames = tf.sigmoid(tf.cast(logits, tf.float32))
         return tf.reshape(frames, [count, batch, *frames.shape[1:]])
+
+
+def recomputed(net: Layer, *inputs: tf.Tensor):
+    """`net(*inputs, training=True)` that keeps only its inputs and computes all else again in the backward pass."""
+    passes = itertools.count()
+    norms = [layer for layer in net._flatten_layers() if isinstance(layer, BatchNorm)]
+
+    def run(*inputs):
+        again = next(passes) > 0
+        for norm in norms:
+            norm.frozen = again  # a batch counts once in the moving statistics
+        outputs = net(*inputs, training=True)
+        for norm in norms:
+            norm.frozen = False
+        return outputs
+
+    return tf.recompute_grad(run)(*inputs)
 
 
 def level_widths(config: Config) -> list[int]:
