@@ -1,0 +1,115 @@
+"""What makes the graph fast must not change what it computes: against TensorFlow's own operations and gradients."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from files.config import Config
+from files.model_svg import SVG
+from files.models import downconv, leaky_relu, upconv
+
+SMALL = Config(width=4, g_dim=8, z_dim=3, rnn_size=16, n_past=3, n_future=2)
+
+
+def normal(*shape: int) -> tf.Tensor:
+    return tf.constant(np.random.default_rng(sum(shape)).normal(size=shape), tf.float32)
+
+
+def outputs_and_gradients(function, *inputs):
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        y = function(*inputs)
+        loss = tf.reduce_sum(y * tf.sin(y))
+    return [y, *tape.gradient(loss, inputs)]
+
+
+# 8 x 8 and below take the filter gradient by matrix products, few filters the matrix product to pixels.
+@pytest.mark.parametrize(("size", "filters"), [(4, 6), (8, 6), (16, 6), (8, 1), (16, 3)])
+def test_upconv_is_the_transposed_convolution(size, filters):
+    x, kernel = normal(2, size, size, 5), normal(4, 4, filters, 5)
+    expected = outputs_and_gradients(
+        lambda x, kernel: tf.nn.conv2d_transpose(x, kernel, [2, 2 * size, 2 * size, filters], 2, "SAME"), x, kernel
+    )
+    for ours, theirs in zip(outputs_and_gradients(upconv, x, kernel), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [8, 16, 32])
+def test_downconv_is_the_convolution(size):
+    x, kernel = normal(2, size, size, 3), normal(4, 4, 3, 6)
+    expected = outputs_and_gradients(lambda x, kernel: tf.nn.conv2d(x, kernel, 2, "SAME"), x, kernel)
+    for ours, theirs in zip(outputs_and_gradients(downconv, x, kernel), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_leaky_relu_is_tensorflows():
+    x = normal(5, 7)
+    expected = outputs_and_gradients(lambda x: tf.nn.leaky_relu(x, 0.2), x)
+    for ours, theirs in zip(outputs_and_gradients(leaky_relu, x), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def training_pass(model: SVG, video: np.ndarray, noise: np.ndarray, **options):
+    """Loss and gradients of one pass in training mode."""
+    weights = [variable.value for variable in model.trainable_variables]
+
+    @tf.function(**options)
+    def run():
+        with tf.GradientTape() as tape:
+            loss = model(video, training=True, posterior_noise=noise)["loss"]
+        return loss, tape.gradient(loss, weights)
+
+    return run
+
+
+def small_inputs(config: Config):
+    video = np.random.default_rng(0).uniform(0, 1, (2, config.n_frames, 64, 64, 1)).astype(np.float32)
+    return video, np.random.default_rng(1).normal(size=(2, config.n_frames - 1, config.z_dim)).astype(np.float32)
+
+
+def twins(**overrides) -> tuple[SVG, SVG]:
+    """Two models of the same weights, the second with other settings."""
+    first, second = SVG(SMALL), SVG(SMALL.replace(**overrides))
+    for index, (a, b) in enumerate(zip(first.trainable_variables, second.trainable_variables, strict=True)):
+        value = np.random.default_rng(index).normal(0, 0.2, a.shape)
+        a.assign(value)
+        b.assign(value)
+    return first, second
+
+
+def assert_same_pass(kept, other):
+    np.testing.assert_allclose(kept[0], other[0], rtol=1e-4)
+    for a, b in zip(kept[1], other[1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(a).max())
+
+
+def test_recomputed_activations_change_neither_gradients_nor_moving_statistics():
+    kept, recomputed = twins(recompute=True)
+    inputs = small_inputs(SMALL)
+    assert_same_pass(training_pass(kept, *inputs)(), training_pass(recomputed, *inputs)())
+    for a, b in zip(kept.non_trainable_variables, recomputed.non_trainable_variables, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # updated once, not once more in the backward pass
+
+
+def test_recomputed_graph_convolves_again_in_the_backward_pass():
+    def forward_convolutions(model):
+        graph = training_pass(model, *small_inputs(SMALL)).get_concrete_function().graph
+        return sum(node.op == "FusedBatchNormV3" for node in graph.as_graph_def().node)
+
+    kept, recomputed = twins(recompute=True)
+    assert forward_convolutions(recomputed) == 2 * forward_convolutions(kept)
+
+
+def test_training_pass_compiles_with_xla():
+    executed, compiled = twins()
+    inputs = small_inputs(SMALL)
+    assert_same_pass(training_pass(executed, *inputs)(), training_pass(compiled, *inputs, jit_compile=True)())
+
+
+def test_the_graph_does_not_grow_with_the_number_of_frames():
+    def nodes(frames):
+        model = SVG(SMALL.replace(n_future=frames - SMALL.n_past))
+        definition = training_pass(model, *small_inputs(model.config)).get_concrete_function().graph.as_graph_def()
+        return len(definition.node) + sum(len(function.node_def) for function in definition.library.function)
+
+    assert nodes(10) == nodes(40)
