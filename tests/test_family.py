@@ -21,14 +21,14 @@ def eagerly(request):
 
 def train_step(model: SVG, video: np.ndarray) -> list[str]:
     """One step of Adam; returns the nets whose every weight has moved."""
-    before = {name: [weight.numpy() for weight in weights] for name, weights in model.nets.items()}
+    before = {name: [weight.numpy() for weight in net.weights] for name, net in model.nets.items()}
     model.compile(optimizer="adam", run_eagerly=tf.config.functions_run_eagerly())
     history = model.fit(video, batch_size=len(video), epochs=1, verbose=0).history
     assert np.isfinite(history["loss"][0])
     return [
         name
-        for name, weights in model.nets.items()
-        if weights and all(np.any(weight.numpy() != old) for weight, old in zip(weights, before[name], strict=True))
+        for name, net in model.nets.items()
+        if net.weights and all(np.any(new.numpy() != old) for new, old in zip(net.weights, before[name], strict=True))
     ]
 
 
