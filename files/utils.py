@@ -327,6 +327,7 @@ def plot_prior_sigma(sigma: np.ndarray, bounced: np.ndarray, n_past: int, around
         ax.plot(frames, sigma[k], color=BLUE)
         ax.set(ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)))
         ax.tick_params(labelbottom=k == examples - 1)
+        ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes["example 0"].set_title(r"$\sigma$ of the prior, mean over z (dashed: a bounce)")
     ax.set_xlabel("frame")
 
