@@ -51,7 +51,8 @@ class SVG(keras.Model):
         """Makes all weights."""
         if not self.built:
             self.built = True
-            self.call(tf.zeros([1, 2, self.config.image_size, self.config.image_size, self.config.channels]))
+            size = self.config.image_size
+            self.call(tf.zeros([1, self.config.n_past + 1, size, size, self.config.channels]))
 
     # The graph of training ------------------------------------------------------------------------------------------
 
@@ -70,7 +71,7 @@ class SVG(keras.Model):
 
         Raises ValueError for a video of wrong rank, size, channels, dtype, range or length.
         """
-        check_video(video, self.config, at_least=2)
+        check_video(video, self.config, at_least=self.config.n_past + 1)
         x = time_major(video)  # [T, B, H, W, C]
         time, batch = x.shape[0], tf.shape(x)[1]
         if posterior_noise is None:
@@ -103,7 +104,7 @@ class SVG(keras.Model):
 
         Prediction i = 1..T-1 takes the skip of frame i-1 while i < n_past, then that of frame n_past-2 (authors' code).
         """
-        return time - 1 if self.config.last_frame_skip else max(1, min(self.config.n_past, time) - 1)
+        return time - 1 if self.config.last_frame_skip else max(1, self.config.n_past - 1)
 
     def _noise_seed(self, training: bool) -> tf.Tensor:
         """Two numbers that, in training, no other step or replica has: a resumed run draws the same noise again."""

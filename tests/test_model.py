@@ -287,8 +287,8 @@ def test_bad_videos_are_refused(tiny, random_video):
             model.generate(video[:, :3], 2)
         with pytest.raises(ValueError, match=message):
             model.reconstruct(video)
-    with pytest.raises(ValueError, match="1 frames; expected at least 2"):
-        model(good[:, :1])
+    with pytest.raises(ValueError, match="3 frames; expected at least 4"):
+        model(good[:, :3])
     with pytest.raises(ValueError, match="3 frames; expected at least 4"):
         model.reconstruct(good[:, :3])
     with pytest.raises(ValueError, match=r"2 frames; expected the 3 .*n_past"):

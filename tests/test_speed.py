@@ -98,18 +98,3 @@ def test_recomputed_graph_convolves_again_in_the_backward_pass():
 
     kept, recomputed = twins(recompute=True)
     assert forward_convolutions(recomputed) == 2 * forward_convolutions(kept)
-
-
-def test_training_pass_compiles_with_xla():
-    executed, compiled = twins()
-    inputs = small_inputs(SMALL)
-    assert_same_pass(training_pass(executed, *inputs)(), training_pass(compiled, *inputs, jit_compile=True)())
-
-
-def test_the_graph_does_not_grow_with_the_number_of_frames():
-    def nodes(frames):
-        model = SVG(SMALL.replace(n_future=frames - SMALL.n_past))
-        definition = training_pass(model, *small_inputs(model.config)).get_concrete_function().graph.as_graph_def()
-        return len(definition.node) + sum(len(function.node_def) for function in definition.library.function)
-
-    assert nodes(10) == nodes(40)
