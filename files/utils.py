@@ -301,7 +301,13 @@ def plot_spread_skill(spread: np.ndarray, error: np.ndarray) -> plt.Figure:
     end = 1.05 * max(*spread, *error)
     ax.plot([0, end], [0, end], color=BLACK, linestyle=":", label="calibrated")
     ax.plot(spread, error, color=BLUE, marker="o", label="model")
-    ax.set(xlabel="spread of the samples", ylabel="error of their mean", xlim=(0, end), ylim=(0, end), aspect="equal")
+    ax.set(
+        xlabel="spread of the samples (pixel value)",
+        ylabel="error of their mean (pixel value)",
+        xlim=(0, end),
+        ylim=(0, end),
+        aspect="equal",
+    )
     ax.legend()
     return fig
 
