@@ -148,9 +148,10 @@ PRESETS: dict[str, Config] = {
     "bair": Config(data="data/bair.npz", backbone="vgg", channels=3, n_past=2, n_future=10, z_dim=64),
     "kth": _KTH,
     "kth_128": _KTH.replace(image_size=128),
-    # Minutes on two CPU cores: narrow nets, small batches and a higher rate that decays.
+    # Minutes on two CPU cores: narrow nets, small batches, a rate that decays.
     "quick": Config(
-        width=16, batch_size=16, schedule="cosine", clip_norm=1.0, steps_per_epoch=100, epochs=12, val_sequences=64,
+        width=16, batch_size=16, learning_rate=1e-3, schedule="cosine", clip_norm=1.0, steps_per_epoch=100, epochs=12,
+        val_sequences=64,
     ),
 }  # fmt: skip
 
