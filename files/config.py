@@ -5,8 +5,6 @@ import json
 import pathlib
 from typing import Literal, get_args, get_origin, get_type_hints
 
-DCGAN_LEVELS = {64: 4, 128: 5}  # image size -> levels of the backbone; VGG has the same
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
