@@ -233,7 +233,8 @@ def other_figures(results: dict) -> dict[str, float]:
     """The figures that compare no loop."""
     trace = {name: float(np.median(seconds)) for name, seconds in results["tracing [s]"].items()}
     gigabytes = results["peak memory [GB]"]
-    above = {name: value - gigabytes["no frames"] for name, value in gigabytes.items()}
+    # NaN where a model is so narrow that its activations don't show in the process's peak.
+    above = {name: value - gigabytes["no frames"] or np.nan for name, value in gigabytes.items()}
     return {
         "tracing 100 against 10 frames": trace["100 frames"] / trace["10 frames"],
         "memory 100 against 50 frames": above["100 frames"] / above["50 frames"],
