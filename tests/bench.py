@@ -1,4 +1,4 @@
-"""The benchmark: the graph against the loop over frames in `loop_svg.py`, on the same weights and layers.
+"""The benchmark: the graph against the loop over frames in `loop_svg.py`, which is built of Keras's own layers.
 
 `python tests/bench.py` measures the paper's width; `python tests/bench.py --width 16` a narrow model in a few minutes.
 Whatever is compared is measured in turns, and medians are reported. Writes results/bench.json and figs/bench.png.
@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import tyro  # noqa: E402
-from loop_svg import loop_loss, loop_sample  # noqa: E402
+from loop_svg import LoopSVG  # noqa: E402
 
 from files.config import Config  # noqa: E402
 from files.data import make_dataset  # noqa: E402
@@ -73,14 +73,14 @@ def matrix_product(precision: str):
     return tf.function(lambda: tf.cast(tf.matmul(matrix, matrix)[0, 0], tf.float32))
 
 
-def training_step(model: SVG, video: tf.Tensor, loss):
+def training_step(model: SVG | LoopSVG, video: tf.Tensor, loss):
     """A step of Adam on `loss(video, noise)`, as a graph."""
     optimizer = keras.optimizers.Adam(model.config.learning_rate)
     optimizer.build(model.trainable_variables)
 
     @tf.function
     def step():
-        noise = tf.random.normal([video.shape[0], video.shape[1] - 1, model.z_dim])
+        noise = tf.random.normal([video.shape[0], video.shape[1] - 1, model.config.z_dim])
         with tf.GradientTape() as tape:
             value = loss(video, noise)
         gradients = tape.gradient(value, [variable.value for variable in model.trainable_variables])
@@ -95,9 +95,9 @@ def graph_step(model: SVG, video: tf.Tensor):
     return training_step(model, video, lambda x, noise: model(x, training=True, posterior_noise=noise)["loss"])
 
 
-def loop_step(model: SVG, video: tf.Tensor):
+def loop_step(loop: LoopSVG, video: tf.Tensor):
     """The training step of the loop."""
-    return training_step(model, video, lambda x, noise: loop_loss(model, x, noise, training=True))
+    return training_step(loop, video, lambda x, noise: loop.loss(x, noise, training=True))
 
 
 def random_video(batch: int, frames: int) -> tf.Tensor:
@@ -111,7 +111,7 @@ def training(settings: Settings, precision: str) -> dict[str, list[float]]:
     video = random_video(settings.batch, config.n_frames)
     functions = {
         "graph": graph_step(SVG(config), video),
-        "loop": loop_step(SVG(config), video),
+        "loop": loop_step(LoopSVG(SVG(config)), video),
         "matrix product": matrix_product(precision),
     }
     return in_turns(functions, settings.repetitions)
@@ -140,10 +140,15 @@ def sampling(settings: Settings, precision: str) -> dict[str, list[float]]:
     posterior_noise = tf.random.normal([settings.videos, model.config.n_past - 1, model.z_dim])
     prior_noise = tf.random.normal([settings.videos, settings.frames, model.z_dim])
 
-    def loop():
-        return [loop_sample(model, tf.constant(past), posterior_noise, prior_noise) for _ in range(settings.samples)]
+    loop = LoopSVG(model)
 
-    functions = {"graph": lambda: model.generate(past, settings.frames, settings.samples, seed=0), "loop": loop}
+    def one_after_the_other():
+        return [loop.sample(tf.constant(past), posterior_noise, prior_noise) for _ in range(settings.samples)]
+
+    functions = {
+        "graph": lambda: model.generate(past, settings.frames, settings.samples, seed=0),
+        "loop": one_after_the_other,
+    }
     return in_turns(functions, settings.repetitions)
 
 

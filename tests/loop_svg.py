@@ -1,80 +1,184 @@
-"""The comparison: the same model, weights and layers driven as a Python loop over frames, as the authors drive theirs.
+"""The comparison: SVG-LP from Keras's own layers in a Python loop over frames, as the authors drive theirs.
 
-Each training step encodes frames i-1 and i, and decodes with its skip connections, one frame at a time; each sample of
-a video repeats the conditioning. Under `tf.function` the loop unrolls into a graph that grows with the video.
+Each training step encodes frames i-1 and i, concatenates the skips and decodes, one frame at a time; each sample of a
+video repeats the conditioning. Under `tf.function` the loop unrolls into a graph that grows with the video. It shares
+nothing with `files/` but the weights that it is given, so that equal results are a check of both.
 """
 
+import keras
 import tensorflow as tf
+from keras import layers
 
-from files.model_svg import SVG, gaussian_kl
-
-
-def draw_z(gaussian, noise: tf.Tensor) -> tf.Tensor:
-    """z [B, z] from (mu, logvar) and N(0, 1) noise of the same shape."""
-    mu, logvar = gaussian
-    return mu + tf.exp(0.5 * logvar) * noise
+from files.model_svg import SVG
 
 
-def encode(model: SVG, frame: tf.Tensor, training: bool = False):
-    """[B, H, W, C] -> h [B, g] and skips, each [1, B, ...]."""
-    h, skips = model.encoder(frame[None], training=training)
-    return h[0], skips
+def block(convolution: keras.Layer, activation: str) -> keras.Layer:
+    """Convolution, batch norm, activation."""
+    norm = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
+    return keras.Sequential([convolution, norm, layers.Activation(activation)])
 
 
-def decode(model: SVG, h: tf.Tensor, skips: list[tf.Tensor], training: bool = False) -> tf.Tensor:
-    """h [B, g] and skips, each [1, B, ...] -> [B, H, W, C]: both halves of each level, as for `concat([x, skip])`."""
-    return model.decoder(h[None], model.decoder.project_skips(skips), training=training)[0]
+def leaky_relu(x: tf.Tensor) -> tf.Tensor:
+    """Of the authors' slope."""
+    return tf.nn.leaky_relu(x, 0.2)
 
 
-def loop_loss(model: SVG, video: tf.Tensor, noise: tf.Tensor, training: bool = False) -> tf.Tensor:
-    """The loss of video [B, T, H, W, C] with posterior noise [B, T-1, z], frame by frame."""
-    config, batch = model.config, tf.shape(video)[0]
-    nets = (model.posterior, model.prior, model.frame_predictor)
-    posterior_state, prior_state, predictor_state = (net.initial_state(batch) for net in nets)
-    mse = kld = 0.0
-    for i in range(1, video.shape[1]):
-        h, own_skips = encode(model, video[:, i - 1], training)
-        h_target, _ = encode(model, video[:, i], training)
-        if i == 1 or i < config.n_past or config.last_frame_skip:
-            skips = own_skips
-        posterior, posterior_state = model.posterior.step(h_target, posterior_state)
-        prior, prior_state = model.prior.step(h, prior_state)
-        z = draw_z(posterior, noise[:, i - 1])
-        h_pred, predictor_state = model.frame_predictor.step(tf.concat([h, z], -1), predictor_state)
-        x_pred = decode(model, h_pred, skips, training)
-        mse += tf.reduce_mean(tf.math.squared_difference(x_pred, video[:, i]))
-        kld += tf.reduce_sum(gaussian_kl(*posterior, *prior)) / tf.cast(batch, tf.float32)
-    return mse + config.beta * kld
+class LSTMNet:
+    """Dense embedding, LSTM cells, and one or two dense heads; float32."""
+
+    def __init__(self, units: int, depth: int, heads: list[keras.Layer]):
+        self.embed = layers.Dense(units, dtype="float32")
+        self.cells = [layers.LSTMCell(units, dtype="float32") for _ in range(depth)]
+        self.heads = heads
+        self.parts = [self.embed, *self.cells, *self.heads]
+
+    def start(self, batch):
+        """Zero states."""
+        return [[tf.zeros([batch, cell.units])] * 2 for cell in self.cells]
+
+    def __call__(self, x: tf.Tensor, states: list):
+        """x [B, C] -> the heads' outputs and the states after."""
+        x, after = self.embed(x), []
+        for cell, state in zip(self.cells, states, strict=True):
+            x, state = cell(x, state)
+            after.append(state)
+        return [head(x) for head in self.heads], after
 
 
-@tf.function
-def loop_sample(model: SVG, past: tf.Tensor, posterior_noise: tf.Tensor, prior_noise: tf.Tensor) -> tf.Tensor:
-    """One sample, conditioning included: past [B, P, H, W, C], noise [B, P-1, z] and [B, T, z] -> [B, T, H, W, C]."""
-    config, batch = model.config, tf.shape(past)[0]
-    nets = (model.posterior, model.prior, model.frame_predictor)
-    posterior_state, prior_state, predictor_state = (net.initial_state(batch) for net in nets)
-    x, n_past = past[:, 0], past.shape[1]
-    predicted = []
-    for i in range(1, n_past + prior_noise.shape[1]):
-        h, own_skips = encode(model, x)
-        if i == 1 or i < n_past or config.last_frame_skip:
-            skips = own_skips
-        prior, prior_state = model.prior.step(h, prior_state)
-        if i < n_past:
-            h_target, _ = encode(model, past[:, i])
-            posterior, posterior_state = model.posterior.step(h_target, posterior_state)
-            z = draw_z(posterior, posterior_noise[:, i - 1])
-        else:
-            z = draw_z(prior, prior_noise[:, i - n_past])
-        h_pred, predictor_state = model.frame_predictor.step(tf.concat([h, z], -1), predictor_state)
-        x = past[:, i] if i < n_past else decode(model, h_pred, skips)
-        if i >= n_past:
-            predicted.append(x)
-    return tf.stack(predicted, 1)
+class LoopSVG:
+    """SVG-LP with DCGAN-64 and the weights of `model`; its methods are what a training step and sampling compute."""
+
+    def __init__(self, model: SVG):
+        self.config = config = model.config
+        widths = [config.width * multiple for multiple in (1, 2, 4, 8)]
+        level = dict(kernel_size=4, strides=2, padding="same", use_bias=False, dtype=config.precision)
+        ends = dict(kernel_size=4, padding="valid", use_bias=False, dtype=config.precision)
+        self.down = [block(layers.Conv2D(width, **level), leaky_relu) for width in widths]
+        self.head = block(layers.Conv2D(config.g_dim, **ends), "tanh")
+        self.stem = block(layers.Conv2DTranspose(widths[-1], **ends), leaky_relu)
+        self.up = [block(layers.Conv2DTranspose(width, **level), leaky_relu) for width in widths[-2::-1]]
+        self.to_pixels = layers.Conv2DTranspose(
+            config.channels, 4, 2, "same", activation="sigmoid", dtype=config.precision
+        )
+        z = [config.z_dim] * 2
+        dense = lambda units, **kwargs: layers.Dense(units, dtype="float32", **kwargs)  # noqa: E731
+        self.posterior = LSTMNet(config.rnn_size, config.posterior_layers, list(map(dense, z)))
+        self.prior = LSTMNet(config.rnn_size, config.prior_layers, list(map(dense, z)))
+        self.predictor = LSTMNet(config.rnn_size, config.predictor_layers, [dense(config.g_dim, activation="tanh")])
+        nets = [self.posterior, self.predictor] + [self.prior] * (config.prior == "learned")
+        convolutional = [*self.down, self.head, self.stem, *self.up, self.to_pixels]
+        self.layers = [*convolutional, *(part for net in nets for part in net.parts)]
+        video = tf.zeros([1, config.n_past + 1, 64, 64, config.channels])
+        self.loss(video, tf.zeros([1, config.n_past, config.z_dim]))  # builds
+        for variable, value in zip(self.variables(), plain_values(model, lambda v: v), strict=True):
+            variable.assign(value)
+
+    def variables(self) -> list[keras.Variable]:
+        """In the order of `plain_values`."""
+        return [variable for layer in self.layers for variable in layer.weights if "seed" not in variable.path]
+
+    @property
+    def trainable_variables(self) -> list[keras.Variable]:
+        """What gradients are for."""
+        return [variable for variable in self.variables() if variable.trainable]
+
+    def encode(self, x: tf.Tensor, training: bool = False):
+        """[B, H, W, C] -> h [B, g] and the skips, from fine to coarse."""
+        skips = []
+        for net in self.down:
+            x = net(x, training=training)
+            skips.append(x)
+        h = self.head(x, training=training)
+        return tf.cast(tf.reshape(h, [-1, self.config.g_dim]), tf.float32), skips
+
+    def decode(self, h: tf.Tensor, skips: list[tf.Tensor], training: bool = False) -> tf.Tensor:
+        """h [B, g] and the skips -> [B, H, W, C]."""
+        x = self.stem(h[:, None, None], training=training)
+        for net, skip in zip(self.up, skips[:0:-1], strict=True):
+            x = net(tf.concat([x, skip], -1), training=training)
+        return tf.cast(self.to_pixels(tf.concat([x, skips[0]], -1)), tf.float32)
+
+    def p(self, h: tf.Tensor, state):
+        """mu and logvar of the prior."""
+        if self.config.prior == "fixed":
+            return [tf.zeros([tf.shape(h)[0], self.config.z_dim])] * 2, state
+        return self.prior(h, state)
+
+    def loss(self, video: tf.Tensor, noise: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """The loss of video [B, T, H, W, C] with posterior noise [B, T-1, z], frame by frame."""
+        n_past, batch = self.config.n_past, tf.shape(video)[0]
+        q_state, p_state, state = (net.start(batch) for net in (self.posterior, self.prior, self.predictor))
+        mse = kld = 0.0
+        for i in range(1, video.shape[1]):
+            h, own_skips = self.encode(video[:, i - 1], training)
+            h_target, _ = self.encode(video[:, i], training)
+            if i == 1 or i < n_past or self.config.last_frame_skip:
+                skips = own_skips
+            (mu, logvar), q_state = self.posterior(h_target, q_state)
+            (mu_p, logvar_p), p_state = self.p(h, p_state)
+            z = mu + tf.exp(0.5 * logvar) * noise[:, i - 1]
+            (h_pred,), state = self.predictor(tf.concat([h, z], -1), state)
+            x_pred = self.decode(h_pred, skips, training)
+            mse += tf.reduce_mean(tf.math.squared_difference(x_pred, video[:, i]))
+            kl = 0.5 * (logvar_p - logvar) + (tf.exp(logvar) + (mu - mu_p) ** 2) / (2 * tf.exp(logvar_p)) - 0.5
+            kld += tf.reduce_sum(kl) / tf.cast(batch, tf.float32)
+        return mse + self.config.beta * kld
+
+    @tf.function
+    def sample(self, past: tf.Tensor, posterior_noise: tf.Tensor, prior_noise: tf.Tensor) -> tf.Tensor:
+        """One sample, with its conditioning: past [B, P, H, W, C], noise [B, P-1, z], [B, T, z] -> [B, T, H, W, C]."""
+        n_past, batch = past.shape[1], tf.shape(past)[0]
+        q_state, p_state, state = (net.start(batch) for net in (self.posterior, self.prior, self.predictor))
+        x, predicted = past[:, 0], []
+        for i in range(1, n_past + prior_noise.shape[1]):
+            h, own_skips = self.encode(x)
+            if i == 1 or i < n_past or self.config.last_frame_skip:
+                skips = own_skips
+            (mu, logvar), p_state = self.p(h, p_state)
+            if i < n_past:
+                h_target, _ = self.encode(past[:, i])
+                (mu, logvar), q_state = self.posterior(h_target, q_state)
+                z = mu + tf.exp(0.5 * logvar) * posterior_noise[:, i - 1]
+            else:
+                z = mu + tf.exp(0.5 * logvar) * prior_noise[:, i - n_past]
+            (h_pred,), state = self.predictor(tf.concat([h, z], -1), state)
+            x = past[:, i] if i < n_past else self.decode(h_pred, skips)
+            if i >= n_past:
+                predicted.append(x)
+        return tf.stack(predicted, 1)
+
+    def generate(self, past, posterior_noise, prior_noise) -> tf.Tensor:
+        """As `SVG.generate` with given noise, one sample after the other: -> [B, N, T, H, W, C]."""
+        past, posterior_noise, prior_noise = map(tf.convert_to_tensor, (past, posterior_noise, prior_noise))
+        samples = range(prior_noise.shape[1])
+        return tf.stack([self.sample(past, posterior_noise[:, n], prior_noise[:, n]) for n in samples], 1)
 
 
-def loop_generate(model: SVG, past, posterior_noise, prior_noise) -> tf.Tensor:
-    """As `SVG.generate` with given noise, one sample after the other: -> [B, N, T, H, W, C]."""
-    past, posterior_noise, prior_noise = map(tf.convert_to_tensor, (past, posterior_noise, prior_noise))
-    samples = range(prior_noise.shape[1])
-    return tf.stack([loop_sample(model, past, posterior_noise[:, n], prior_noise[:, n]) for n in samples], 1)
+def plain_values(model: SVG, value) -> list[tf.Tensor]:
+    """`value(variable)` of every weight of `model`, in the shapes and the order of Keras's layers.
+
+    With `value` the identity these are weights; with a look-up of gradients, gradients.
+    """
+    config, encoder, decoder = model.config, model.encoder, model.decoder
+    coarsest = 8 * config.width
+
+    def norm(layer):
+        return [value(v) for v in (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)]
+
+    def join(conv):
+        return tf.concat([value(conv.kernel), value(conv.skip_kernel)], -1)
+
+    values = []
+    for (level,) in encoder.levels:
+        values += [value(level.conv.kernel), *norm(level.norm)]
+    values += [tf.reshape(value(encoder.head.kernel), [4, 4, coarsest, config.g_dim]), *norm(encoder.head_norm)]
+    stem = tf.reshape(value(decoder.stem.kernel), [config.g_dim, 4, 4, coarsest])
+    values += [tf.transpose(stem, [1, 2, 3, 0]), *norm(decoder.stem_norm)]
+    for (level,) in decoder.levels:
+        values += [join(level.conv), *norm(level.norm)]
+    values += [join(decoder.to_pixels), value(decoder.to_pixels.offset)]
+    nets = [(model.posterior, ["mu", "logvar"]), (model.frame_predictor, ["out"])]
+    for net, heads in nets + [(model.prior, ["mu", "logvar"])] * (config.prior == "learned"):
+        for layer in (net.embed, *net.lstms, *(getattr(net, head) for head in heads)):
+            values += [value(v) for v in layer.weights]
+    return values
