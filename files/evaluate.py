@@ -17,6 +17,7 @@ import shlex
 import shutil
 import sys
 import time
+from typing import Literal
 
 import keras
 import numpy as np
@@ -54,6 +55,8 @@ class EvaluateOptions:
     data: str | None = None
     """Test set: a dataset's name, or an .npy or .npz file of videos [N, T, H, W(, C)], which is used whole unless it
     has an array called test. By default the test split of the model's own data."""
+    split: Literal["test", "val"] = "test"
+    """Sequences to score; val are those held out from training, for choosing between models."""
     n_future: int = 20
     """Frames predicted (published: 20 for Stochastic Moving MNIST, 28 for BAIR, 30 for KTH)."""
     n_samples: int = 100
@@ -116,6 +119,7 @@ def evaluate(options: EvaluateOptions) -> dict:
         "variance": variance,
         "n_importance": options.n_importance,
         "data": config.data,
+        "split": options.split,
         "data_sha256": hashlib.sha256(scores["sha256"].tobytes()).hexdigest(),
         "weights_sha256": weights,
         "config": dataclasses.asdict(model.config),
@@ -145,7 +149,7 @@ def open_test_set(config: Config, options: EvaluateOptions, **kwargs) -> tf.data
     """The test sequences of n_past + n_future frames; for Moving MNIST with their trajectories."""
     return make_dataset(
         config,
-        "test",
+        options.split,
         n_frames=config.n_past + options.n_future,
         trajectories=config.data in MOVING_MNIST,
         whole=options.data is not None,
@@ -520,7 +524,7 @@ def weights_hash(model: SVG) -> str:
 def run_hash(config: Config, options: EvaluateOptions, weights: str) -> str:
     """Names the parts of a run: another model, another test set or other noise don't continue it."""
     file = pathlib.Path(config.data)
-    same = {name: getattr(options, name) for name in ("data", "n_future", "n_samples", "n_importance", "seed")}
+    same = {name: getattr(options, name) for name in ("data", "split", "n_future", "n_samples", "n_importance", "seed")}
     same |= {"config": dataclasses.asdict(config), "weights": weights}
     same["file"] = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
