@@ -52,11 +52,12 @@ class Config:
     beta: float = 1e-4
     """Weight of the KL term."""
     learning_rate: float = 2e-3
-    """Adam's learning rate at the start."""
+    """Adam's learning rate."""
     beta_1: float = 0.9
     """Adam's beta_1."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate over the run: constant as in the paper, or a cosine down to zero at the last step."""
+    decay: float = 0.0
+    """Share of the epochs, the last ones, over which the learning rate falls linearly towards zero; 0: it is constant
+    as in the paper."""
     clip_norm: float | None = None
     """Clip the gradient to this global norm."""
     batch_size: int = 100
@@ -90,6 +91,8 @@ class Config:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value!r}; expected a number above 0")
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"decay is {self.decay!r}; expected a share of the epochs, from 0 to 1")
         if not self.beta >= 0:
             raise ValueError(f"beta is {self.beta!r}; expected a number of at least 0")
         if self.channels not in (1, 3):
@@ -148,7 +151,7 @@ PRESETS: dict[str, Config] = {
     "kth_128": _KTH.replace(image_size=128),
     # Minutes on two CPU cores: narrow nets, small batches, a rate that decays.
     "quick": Config(
-        width=16, batch_size=16, learning_rate=1e-3, schedule="cosine", clip_norm=1.0, steps_per_epoch=100, epochs=12,
+        width=16, batch_size=16, learning_rate=1e-3, decay=1.0, clip_norm=1.0, steps_per_epoch=100, epochs=12,
         val_sequences=64,
     ),
 }  # fmt: skip

@@ -287,7 +287,12 @@ class SVG(keras.Model):
 def training_states(folder: str | pathlib.Path) -> list[pathlib.Path]:
     """The checkpoints of training states in a folder under `checkpoints/`, newest first."""
     states = pathlib.Path(folder, "state").glob("step-*.index")
-    return sorted((path.with_suffix("") for path in states), key=lambda path: -int(path.name.split("-")[1]))
+    return sorted((path.with_suffix("") for path in states), key=state_step, reverse=True)
+
+
+def state_step(prefix: pathlib.Path) -> int:
+    """After how many steps a training state was saved: 3000 for `step-3000` and `step-3000-before-decay`."""
+    return int(prefix.name.split("-")[1])
 
 
 def check_video(

@@ -14,11 +14,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from files.config import Config
 from files.data import make_dataset
-from files.model_svg import SVG, UNREADABLE, training_states
+from files.model_svg import SVG, UNREADABLE, state_step, training_states
 from files.utils import film_strip, ssim
 
 # Settings that may differ when a run is resumed: they change its length or its speed, not what a step computes.
-MAY_CHANGE = {"epochs", "jit_compile", "recompute", "steps_per_execution"}
+MAY_CHANGE = {"epochs", "decay", "jit_compile", "recompute", "steps_per_execution"}
 
 
 def train(
@@ -30,17 +30,20 @@ def train(
 ) -> SVG:
     """Trains to `config.epochs`, or resumes the run called `name` after its last finished epoch.
 
+    With other `epochs` or another `decay` a run goes on from the newest state that has seen the same learning rates: a
+    run is made longer from where its decay began.
+
     Writes under `checkpoints`/`name` what `SVG.load` reads (the weights with the lowest validation loss) and in
-    `state/` the two newest training states; and under `results` (by default results/`name`) `losses.csv` (a row per
-    epoch), `ssim.csv` (per epoch and predicted frame) and `tensorboard/`. All GPUs there are share the batch. Returns
-    the model with its latest weights.
+    `state/` the two newest training states and that before the decay; and under `results` (by default results/`name`)
+    `losses.csv` (a row per epoch), `ssim.csv` (per epoch and predicted frame) and `tensorboard/`. All GPUs there are
+    share the batch. Returns the model with its latest weights.
 
     Raises ValueError when the folder holds a run with other settings, or no training state that can be read;
     FloatingPointError when the loss is no longer finite.
     """
     folder = pathlib.Path(checkpoints) / name
     results = pathlib.Path("results") / name if results is None else pathlib.Path(results)
-    check_resumable(folder, config)
+    same_epochs = check_resumable(folder, config)
     validation = make_dataset(config, "val", count=config.val_sequences)
 
     keras.utils.set_random_seed(config.seed)
@@ -49,7 +52,7 @@ def train(
         compile_model(model)
         best = tf.Variable(math.inf, trainable=False)
     state = tf.train.Checkpoint(**model.nets, optimizer=model.optimizer, best=best)
-    resume(folder, state)
+    resume(folder, state, same_epochs * config.steps_per_epoch)
     step = int(model.optimizer.iterations.numpy())
     epoch = step // config.steps_per_epoch
     training = make_dataset(config, "train", start=step * config.batch_size)
@@ -62,11 +65,12 @@ def train(
     keep_epochs(results / "losses.csv", epoch)
     keep_epochs(results / "ssim.csv", epoch)
     callbacks = [
+        keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate(config, epoch)),
         StopOnNaN(folder),
         SampleVideos(config, results),
         keras.callbacks.CSVLogger(str(results / "losses.csv"), append=epoch > 0),
         keras.callbacks.TensorBoard(str(results / "tensorboard"), write_graph=False),
-        SaveCheckpoints(folder, state, best),  # last: what it saves, the others have logged
+        SaveCheckpoints(config, folder, state, best),  # last: what it saves, the others have logged
     ]
     model.fit(
         training,
@@ -92,24 +96,35 @@ def device_strategy() -> tf.distribute.Strategy:
 def compile_model(model: SVG) -> None:
     """Compiles the model with Adam as the configuration has it; the optimizer's state exists afterwards."""
     config = model.config
-    rate = config.learning_rate
-    if config.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, config.epochs * config.steps_per_epoch)
     model.compile(
-        optimizer=keras.optimizers.Adam(rate, beta_1=config.beta_1, global_clipnorm=config.clip_norm),
+        optimizer=keras.optimizers.Adam(config.learning_rate, beta_1=config.beta_1, global_clipnorm=config.clip_norm),
         jit_compile=config.jit_compile,
         steps_per_execution=config.steps_per_execution,
     )
     model.optimizer.build(model.trainable_variables)
 
 
+def constant_epochs(config: Config) -> int:
+    """Epochs before the learning rate begins to fall."""
+    return config.epochs - round(config.decay * config.epochs)
+
+
+def learning_rate(config: Config, epoch: int) -> float:
+    """Adam's rate in `epoch`, counted from 0: constant, then falling by the same amount with every epoch, never 0."""
+    falling = config.epochs - constant_epochs(config)
+    return config.learning_rate * min(1.0, (config.epochs - epoch) / (falling + 1))
+
+
 # Resuming -----------------------------------------------------------------------------------------------------------
 
 
-def check_resumable(folder: pathlib.Path, config: Config) -> None:
-    """Raises ValueError if `folder` holds a run that `config` can't go on with."""
+def check_resumable(folder: pathlib.Path, config: Config) -> int:
+    """How many epochs of the run in `folder` had the learning rates of `config`, so that it can go on from there.
+
+    Raises ValueError if `folder` holds a run that `config` can't go on with.
+    """
     if not (folder / "config.json").is_file():
-        return
+        return config.epochs
     stored = Config.load(folder / "config.json")
     changed = {
         name: (getattr(stored, name), getattr(config, name))
@@ -121,24 +136,40 @@ def check_resumable(folder: pathlib.Path, config: Config) -> None:
         raise ValueError(f"{folder} holds a run with other settings ({listed}); choose another name or remove it")
     if (folder / "model.index").is_file() and not training_states(folder):
         raise ValueError(f"{folder} holds trained weights, but no training state to go on from; choose another name")
+    epochs = min(stored.epochs, config.epochs)
+    if all(learning_rate(stored, epoch) == learning_rate(config, epoch) for epoch in range(epochs)):
+        return config.epochs
+    return min(constant_epochs(stored), constant_epochs(config))
 
 
-def resume(folder: pathlib.Path, state: tf.train.Checkpoint) -> None:
-    """Restores the newest training state that can be read, with a warning for each that can't; none is a fresh start.
+def resume(folder: pathlib.Path, state: tf.train.Checkpoint, last_step: int) -> None:
+    """Restores the newest readable training state of at most `last_step` steps, with a warning for each unreadable one.
 
-    Raises ValueError when there are states and none can be read.
+    No state is a fresh start. Raises ValueError when there are states, but none to go on from.
     """
     problems = []
     for prefix in training_states(folder):
+        if state_step(prefix) > last_step:
+            problems.append(f"{prefix}: its learning rates were others after step {last_step}")
+            continue
         try:
             state.read(str(prefix)).assert_existing_objects_matched()
         except UNREADABLE as error:
             problems.append(f"{prefix}: {str(error).strip().splitlines()[0]}")
             warnings.warn(f"can't read {problems[-1]}; falling back to the state before", stacklevel=2)
         else:
+            remove_states(folder, after=state_step(prefix))
             return
     if problems:
         raise ValueError(f"no usable training state in {folder} ({'; '.join(problems)}); remove it to start afresh")
+
+
+def remove_states(folder: pathlib.Path, after: int) -> None:
+    """Removes the training states of more than `after` steps, which the next run must not take for its own."""
+    for prefix in training_states(folder):
+        if state_step(prefix) > after:
+            for file in prefix.parent.glob(f"{prefix.name}.*"):
+                file.unlink()
 
 
 def keep_epochs(path: pathlib.Path, epochs: int) -> None:
@@ -213,9 +244,9 @@ class SampleVideos(keras.callbacks.Callback):
 class SaveCheckpoints(keras.callbacks.Callback):
     """After each epoch: the training state, and the weights if the validation loss is the lowest so far."""
 
-    def __init__(self, folder: pathlib.Path, state: tf.train.Checkpoint, best: tf.Variable):
+    def __init__(self, config: Config, folder: pathlib.Path, state: tf.train.Checkpoint, best: tf.Variable):
         super().__init__()
-        self.folder, self.best = folder, best
+        self.constant_epochs, self.folder, self.state, self.best = constant_epochs(config), folder, state, best
         self.manager = tf.train.CheckpointManager(state, str(folder / "state"), max_to_keep=2, checkpoint_name="step")
 
     def on_epoch_end(self, epoch, logs=None):
@@ -223,4 +254,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         if logs["val_loss"] < float(self.best.numpy()):
             self.best.assign(logs["val_loss"])
             self.model.save_weights_to(self.folder)
-        self.manager.save(checkpoint_number=int(self.model.optimizer.iterations.numpy()))
+        step = int(self.model.optimizer.iterations.numpy())
+        self.manager.save(checkpoint_number=step)
+        if epoch + 1 == self.constant_epochs < self.params["epochs"]:
+            self.state.write(str(self.folder / "state" / f"step-{step}-before-decay"))  # the manager never deletes it

@@ -13,13 +13,13 @@ import tensorflow as tf
 
 from files.data import make_dataset
 from files.model_svg import SVG
-from files.train import check_resumable, compile_model, train
+from files.train import check_resumable, compile_model, learning_rate, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 EPOCHS, STEPS = 6, 3
 RUN = f"""
 train --preset smmnist --name run --width 4 --g-dim 8 --z-dim 3 --rnn-size 16 --n-past 2 --n-future 2 --batch-size 2
---steps-per-epoch {STEPS} --epochs {EPOCHS} --val-sequences 2 --beta 1e-3 --schedule cosine --clip-norm 1
+--steps-per-epoch {STEPS} --epochs {EPOCHS} --val-sequences 2 --beta 1e-3 --decay 0.5 --clip-norm 1
 """.split()
 
 
@@ -81,7 +81,8 @@ def test_training_leaves_what_it_promises(uninterrupted):
         "results/run/losses.csv", "results/run/ssim.csv",
     ):  # fmt: skip
         assert (uninterrupted / path).is_file(), path
-    assert len(list((uninterrupted / "checkpoints/run/state").glob("step-*.index"))) == 2
+    states = {path.stem for path in (uninterrupted / "checkpoints/run/state").glob("step-*.index")}
+    assert states == {"step-18", "step-15", "step-9-before-decay"}
     assert len(list((uninterrupted / "results/run/tensorboard").rglob("events.*"))) == 3
     ssim = pd.read_csv(uninterrupted / "results/run/ssim.csv")
     assert ssim["frame"].tolist() == [3, 4] * EPOCHS
@@ -173,7 +174,7 @@ def test_a_folder_of_another_kind_is_refused(tiny, tmp_path):
         check_resumable(tmp_path / "x", tiny.replace(width=8))
     with pytest.raises(ValueError, match="no training state"):
         check_resumable(tmp_path / "x", tiny.replace(epochs=9))
-    assert check_resumable(tmp_path / "y", tiny) is None
+    assert check_resumable(tmp_path / "y", tiny) == tiny.epochs
 
 
 @pytest.mark.parametrize("settings", [{}, {"backbone": "vgg"}, {"prior": "fixed"}, {"prior": "none"}], ids=str)
@@ -195,13 +196,30 @@ def test_a_loss_that_is_no_number_ends_training_before_anything_is_saved(tiny, t
     assert not list(tmp_path.glob("run/state/step-*"))
 
 
-def test_schedule_and_clipping_are_those_configured(tiny):
-    model = SVG(tiny)
-    compile_model(model)
-    assert float(model.optimizer.learning_rate) == pytest.approx(2e-3)
-    assert model.optimizer.global_clipnorm is None
-    model = SVG(tiny.replace(schedule="cosine", clip_norm=0.5))
-    compile_model(model)
-    model.optimizer.iterations.assign(3)  # half of two epochs of three steps
-    assert float(model.optimizer.learning_rate) == pytest.approx(1e-3)
-    assert model.optimizer.global_clipnorm == 0.5
+@pytest.mark.parametrize(
+    ("decay", "rates"), [(0.0, [4, 4, 4, 4, 4]), (0.6, [4, 4, 3, 2, 1]), (1.0, [20 / 6, 16 / 6, 2, 8 / 6, 4 / 6])]
+)
+def test_learning_rate_is_constant_then_falls_linearly(tiny, decay, rates):
+    config = tiny.replace(learning_rate=4.0, epochs=5, decay=decay)
+    assert [learning_rate(config, epoch) for epoch in range(5)] == pytest.approx(rates)
+
+
+def test_clipping_is_that_configured(tiny):
+    for clip_norm in (None, 0.5):
+        model = SVG(tiny.replace(clip_norm=clip_norm))
+        compile_model(model)
+        assert model.optimizer.global_clipnorm == clip_norm
+
+
+def test_a_run_made_longer_ends_where_a_run_of_that_length_does(tiny, tmp_path):
+    short, long = tiny.replace(epochs=2, decay=0.5), tiny.replace(epochs=4, decay=0.5)
+    train(short, "run", tmp_path, tmp_path / "results", verbose=0)
+    lengthened = train(long, "run", tmp_path, tmp_path / "results", verbose=0)
+    expected = train(long, "direct", tmp_path, tmp_path / "direct_results", verbose=0)
+    for a, b in zip(lengthened.weights, expected.weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    logs = [pd.read_csv(folder / "losses.csv") for folder in (tmp_path / "results", tmp_path / "direct_results")]
+    pd.testing.assert_frame_equal(*logs, rtol=1e-4)
+    np.testing.assert_allclose(logs[0]["learning_rate"], 2e-3 * np.array([1, 1, 2 / 3, 1 / 3]), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"no usable training state.*its learning rates were others after step 0"):
+        train(long.replace(decay=1.0), "run", tmp_path, tmp_path / "results", verbose=0)
