@@ -92,7 +92,7 @@ class Conv(Layer):
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """[N, H, W, C] -> [N, H', W', filters]."""
         y = self._convolve(x, self.kernel)
-        return tf.nn.bias_add(y, self.offset) if self.bias else y
+        return y + tf.cast(self.offset, y.dtype) if self.bias else y  # for one channel, bias_add's gradient is slow
 
     def project_skip(self, skip: tf.Tensor) -> tf.Tensor:
         """[N, H, W, C] -> [N, H', W', filters]: what the skip adds to the convolution's output."""
@@ -355,7 +355,7 @@ class LSTM(Layer):
 
     def project(self, x: tf.Tensor) -> tf.Tensor:
         """[..., C] -> [..., 4 * units]: the inputs' part of the gates."""
-        return tf.matmul(x, self.kernel) + self.bias
+        return tf.tensordot(x, self.kernel, 1) + self.bias  # tf.matmul's gradient would be a product per frame
 
     def recur(self, state, projected):
         """One step: (h, c), each [B, units], and the projected input [B, 4 * units] -> the next (h, c)."""
