@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from files.config import Config
-from files.models import Decoder, Encoder, FramePredictor, GaussianLSTM, StandardNormal, recomputed, sizes
+from files.models import Decoder, Encoder, FramePredictor, GaussianLSTM, StandardNormal, sizes
 
 # The second half of a noise seed; training step k of replica r has a number above 0 of its own.
 TEACHER_FORCED, POSTERIOR, PRIOR = 0, -1, -2
@@ -79,25 +79,19 @@ class SVG(keras.Model):
         else:
             noise = time_major(posterior_noise)
 
-        h, skips = self._apply(self.encoder, x, training=training)  # [T, B, g]
+        h, skips = self.encoder(x, n_skips=self._own_skips(time), training=training)  # h: [T, B, g]
         (mu, logvar), _ = self.posterior(h[1:])  # q(z_t | x_1:t), [T-1, B, z]
         (mu_p, logvar_p), _ = self.prior(h[:-1])  # p(z_t | x_1:t-1)
         z = mu + tf.exp(0.5 * logvar) * noise
         h_pred, _ = self.frame_predictor(tf.concat([h[:-1], z], -1))
-        skips = self.decoder.project_skips([first_frames(skip, self._own_skips(time)) for skip in skips])
-        x_pred = self._apply(self.decoder, h_pred, skips, training=training)  # [T-1, B, H, W, C]
+        skips = self.decoder.project_skips(skips)
+        x_pred = self.decoder(h_pred, skips, training=training)  # [T-1, B, H, W, C]
 
         mse = tf.reduce_sum(tf.reduce_mean(tf.math.squared_difference(x_pred, x[1:]), [1, 2, 3, 4]))
         kld = tf.reduce_sum(gaussian_kl(mu, logvar, mu_p, logvar_p)) / tf.cast(batch, tf.float32)
         sequences = dict(h=h, mu=mu, logvar=logvar, mu_p=mu_p, logvar_p=logvar_p, h_pred=h_pred, x_pred=x_pred)
         outputs = {name: time_major(value) for name, value in sequences.items()}  # the same swap leads back
         return {**outputs, "mse": mse, "kld": kld, "loss": mse + self.config.beta * kld}
-
-    def _apply(self, net: keras.Layer, *inputs, training: bool):
-        """A convolutional net, in training with its activations kept or recomputed as configured."""
-        if training and self.config.recompute:
-            return recomputed(net, *inputs)
-        return net(*inputs, training=training)
 
     def _own_skips(self, time: int) -> int:
         """How many of the T-1 predictions have a skip frame of their own; the last of these is held for the rest.
@@ -324,11 +318,6 @@ def check_video(
 def time_major(x: tf.Tensor) -> tf.Tensor:
     """[B, T, ...] -> [T, B, ...], and back."""
     return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
-
-
-def first_frames(x: tf.Tensor, count: int) -> tf.Tensor:
-    """x[:count] by a split, whose gradient is cheaper than a slice's."""
-    return tf.split(x, [count, -1])[0]
 
 
 def gaussian_kl(mu: tf.Tensor, logvar: tf.Tensor, mu_p: tf.Tensor, logvar_p: tf.Tensor) -> tf.Tensor:

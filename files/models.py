@@ -160,19 +160,35 @@ def filter_gradient(fine: tf.Tensor, coarse: tf.Tensor) -> tf.Tensor:
 class ConvBlock(Layer):
     """Convolution, batch norm, leaky ReLU: a level of the DCGAN nets and a layer of the VGG nets.
 
-    The authors' convolutions have a bias here; batch norm takes it away again, so that ours have none.
+    The authors' convolutions have a bias here; batch norm takes it away again, so that ours have none. With `recompute`
+    only the inputs are kept in training, and all else is computed again in the backward pass.
     """
 
-    def __init__(self, filters: int, size: int, strides: int = 1, transposed=False, skip=False, **kwargs):
+    def __init__(
+        self, filters: int, size: int, strides: int = 1, transposed=False, skip=False, recompute=False, **kwargs
+    ):
         super().__init__(**kwargs)
+        self.recompute = recompute
         self.conv = Conv(filters, size, strides, transposed, skip, dtype=self.dtype_policy, name="conv")
         self.norm = BatchNorm(dtype=self.dtype_policy, name="norm")
 
     def call(self, x: tf.Tensor, skip: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
         """x [M * B, H, W, C], `skip` [S, B, H', W', filters] as projected -> [M * B, H', W', filters]."""
-        y = self.conv(x)
-        if skip is not None:
-            y = add_held(y, skip)
+        inputs = [x] if skip is None else [x, skip]
+        if not (training and self.recompute):
+            return self._forward(*inputs, training=training)
+        passes = itertools.count()
+
+        def run(*inputs):
+            self.norm.frozen = next(passes) > 0  # a batch counts once in the moving statistics
+            y = self._forward(*inputs, training=True)
+            self.norm.frozen = False
+            return y
+
+        return tf.recompute_grad(run)(*inputs)
+
+    def _forward(self, x, skip=None, training=False):
+        y = self.conv(x) if skip is None else add_held(self.conv(x), skip)
         return leaky_relu(self.norm(y, training=training))
 
 
@@ -194,16 +210,30 @@ def sizes(x: tf.Tensor) -> list:
     return [fixed if fixed is not None else size for fixed, size in zip(x.shape, tf.unstack(tf.shape(x)), strict=True)]
 
 
-def add_held(x: tf.Tensor, skip: tf.Tensor) -> tf.Tensor:
+@tf.custom_gradient
+def add_held(x: tf.Tensor, skip: tf.Tensor):
     """Adds frame s of `skip` [S, B, ...] to frame s of `x` [M * B, ...], and the last one to all later frames."""
-    frames = tf.reshape(x, [-1, *sizes(skip)[1:]])
-    count = skip.shape[0]
-    if count == 1:
-        return tf.reshape(frames + skip, sizes(x))
-    # A split and a broadcast sum: their gradients are cheap, those of slices and gathers are not.
-    x_own, x_held = tf.split(frames, [count - 1, -1])
-    skip_own, skip_held = tf.split(skip, [count - 1, 1])
-    return tf.reshape(tf.concat([x_own + skip_own, x_held + skip_held], 0), sizes(x))
+    shape, own = [-1, *sizes(skip)[1:]], skip.shape[0] - 1
+    x_own, x_held = tf.split(tf.reshape(x, shape), [own, -1])
+    skip_own, skip_held = tf.split(skip, [own, 1])
+    y = tf.concat([x_own + skip_own, x_held + skip_held], 0)
+
+    def gradient(dy):
+        dy_own, dy_held = tf.split(tf.reshape(dy, shape), [own, -1])
+        return dy, tf.concat([dy_own, tf.reduce_sum(dy_held, 0, keepdims=True)], 0)
+
+    return tf.reshape(y, sizes(x)), gradient
+
+
+@tf.custom_gradient
+def with_first(x: tf.Tensor, count: tf.Tensor):
+    """x and x[:count]; the gradients are joined without a zero for every other element."""
+
+    def gradient(dx, dfirst):
+        first, others = tf.split(dx, [count, -1])
+        return tf.concat([first + dfirst, others], 0), None
+
+    return (tf.identity(x), x[:count]), gradient
 
 
 class Encoder(Layer):
@@ -217,15 +247,21 @@ class Encoder(Layer):
         self.head = dense(config.g_dim, use_bias=False, dtype=self.dtype_policy, name="head")
         self.head_norm = BatchNorm(dtype=self.dtype_policy, name="head_norm")
 
-    def call(self, frames: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """[M, B, H, W, C] -> h [M, B, g_dim], float32 in [-1, 1], and skips [M, B, H', W', C']."""
+    def call(
+        self, frames: tf.Tensor, n_skips: int | None = None, training: bool = False
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """[M, B, H, W, C] -> h [M, B, g_dim], float32 in [-1, 1], and skips [n_skips, B, H', W', C'].
+
+        The skips are those of the first `n_skips` frames, by default of all.
+        """
         count, batch = sizes(frames)[:2]
         x = tf.reshape(frames, [count * batch, *frames.shape[2:]])
         skips = []
         for level in self.levels:
             for block in level:
                 x = block(x, training=training)
-            skips.append(tf.reshape(x, [count, batch, *x.shape[1:]]))
+            x, skip = (x, x) if n_skips is None else with_first(x, n_skips * batch)
+            skips.append(tf.reshape(skip, [n_skips or count, batch, *x.shape[1:]]))
             if self.pool:
                 x = tf.nn.max_pool2d(x, 2, 2, "VALID")
         # The authors' 4 x 4 convolution without padding, on 4 x 4 pixels, is a matrix product.
@@ -277,23 +313,6 @@ class Decoder(Layer):
         return tf.reshape(frames, [count, batch, *frames.shape[1:]])
 
 
-def recomputed(net: Layer, *inputs: tf.Tensor):
-    """`net(*inputs, training=True)` that keeps only its inputs and computes all else again in the backward pass."""
-    passes = itertools.count()
-    norms = [layer for layer in net._flatten_layers() if isinstance(layer, BatchNorm)]
-
-    def run(*inputs):
-        again = next(passes) > 0
-        for norm in norms:
-            norm.frozen = again  # a batch counts once in the moving statistics
-        outputs = net(*inputs, training=True)
-        for norm in norms:
-            norm.frozen = False
-        return outputs
-
-    return tf.recompute_grad(run)(*inputs)
-
-
 def level_widths(config: Config) -> list[int]:
     """Channels of each level, from fine to coarse."""
     multiples = {64: [1, 2, 4, 8], 128: [1, 2, 4, 8, 8]}[config.image_size]
@@ -307,25 +326,26 @@ def vgg_depths(config: Config) -> list[int]:
 
 def encoder_levels(config: Config, dtype) -> list[list[ConvBlock]]:
     """The convolutional blocks of each level, from fine to coarse."""
+    options = dict(recompute=config.recompute, dtype=dtype)
     if config.backbone == "dcgan":
-        return [[ConvBlock(width, 4, 2, dtype=dtype)] for width in level_widths(config)]
+        return [[ConvBlock(width, 4, 2, **options)] for width in level_widths(config)]
     widths = zip(level_widths(config), vgg_depths(config), strict=True)
-    return [[ConvBlock(width, 3, dtype=dtype) for _ in range(depth)] for width, depth in widths]
+    return [[ConvBlock(width, 3, **options) for _ in range(depth)] for width, depth in widths]
 
 
 def decoder_levels(config: Config, dtype) -> list[list[ConvBlock]]:
     """The convolutional blocks of each level, from coarse to fine; the first of a level takes the skip."""
-    widths = level_widths(config)
+    widths, options = level_widths(config), dict(recompute=config.recompute, dtype=dtype)
     finer = list(zip(widths[1:], widths[:-1], strict=True))[::-1]  # (this level's width, the next finer one's)
     if config.backbone == "dcgan":
-        return [[ConvBlock(to, 4, 2, transposed=True, skip=True, dtype=dtype)] for _, to in finer]
+        return [[ConvBlock(to, 4, 2, transposed=True, skip=True, **options)] for _, to in finer]
     levels = [
-        [ConvBlock(width, 3, skip=True, dtype=dtype)]
-        + [ConvBlock(width, 3, dtype=dtype) for _ in range(depth - 2)]
-        + [ConvBlock(to, 3, dtype=dtype)]
+        [ConvBlock(width, 3, skip=True, **options)]
+        + [ConvBlock(width, 3, **options) for _ in range(depth - 2)]
+        + [ConvBlock(to, 3, **options)]
         for (width, to), depth in zip(finer, vgg_depths(config)[:0:-1], strict=True)
     ]
-    return [*levels, [ConvBlock(widths[0], 3, skip=True, dtype=dtype)]]
+    return [*levels, [ConvBlock(widths[0], 3, skip=True, **options)]]
 
 
 # Recurrent parts ----------------------------------------------------------------------------------------------------
