@@ -1,5 +1,6 @@
 """The evaluation against scikit-image, SciPy, closed forms and brute force; its resume; its files and figures."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -14,6 +15,7 @@ from files import utils
 from files.data import make_dataset
 from files.evaluate import EvaluateOptions, evaluate
 from files.figures import make_figures
+from files.model_svg import SVG
 
 SEQUENCES, SAMPLES, PAST, FUTURE = 5, 4, 3, 6
 
@@ -243,6 +245,15 @@ def test_any_array_of_videos_is_a_test_set_as_a_whole(tmp_path, tiny, lively):
     assert metrics["elbo"]["mean"] == pytest.approx(metrics["importance_weighted"]["mean"])
     assert "auc" not in metrics["prior_sigma"]
     assert make_figures(tmp_path, tmp_path / "figs")
+
+
+def test_held_out_sequences_are_scored_on_request(options):
+    metrics = evaluate(dataclasses.replace(options, split="val", name="val"))
+    videos = make_dataset(SVG.load(options.checkpoint).config, "val", n_frames=PAST + FUTURE, count=SEQUENCES)
+    future = np.concatenate([batch.numpy() for batch in videos])[:, PAST:]
+    black = -10 * np.log10(np.square(future).mean((2, 3, 4)))
+    assert metrics["split"] == "val"
+    assert metrics["table"]["black"]["psnr"]["mean"] == pytest.approx(black.mean(), rel=1e-4)
 
 
 def test_bad_options(tmp_path):
