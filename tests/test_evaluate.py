@@ -209,7 +209,7 @@ def test_another_seed_or_model_does_not_continue_a_run(options, tiny):
 def test_metrics_file_says_what_was_evaluated(results, options, tiny):
     folder, metrics = results
     assert json.loads((folder / "metrics.json").read_text()) == metrics
-    assert metrics["command"].startswith(f"python -m files evaluate --checkpoint {options.checkpoint} --n-future 6 ")
+    assert metrics["command"].startswith(f"python -m files evaluate --checkpoint {options.checkpoint} --split test ")
     assert metrics["config"]["width"] == tiny.width
     assert metrics["versions"]["tensorflow"] == tf.__version__
     assert metrics["peak_memory_bytes"] > 1e8
