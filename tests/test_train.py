@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from files.data import make_dataset
 from files.model_svg import SVG
-from files.train import check_resumable, compile_model, learning_rate, train
+from files.train import check_resumable, compile_model, learning_rate, remove_states, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 EPOCHS, STEPS = 6, 3
@@ -161,6 +161,14 @@ def test_a_truncated_state_falls_back_to_the_one_before(trained):
         SVG.load(folder / "run")
     with pytest.warns(UserWarning, match="falling back"), pytest.raises(ValueError, match="no usable training state"):
         train(config, "run", folder, folder / "results", verbose=0)
+
+
+def test_states_of_later_steps_are_removed(trained):
+    folder, _ = trained
+    remove_states(folder / "run", after=3)
+    assert {path.name for path in (folder / "run/state").glob("step-*")} == {
+        "step-3.index", "step-3.data-00000-of-00001",
+    }  # fmt: skip
 
 
 def test_a_folder_of_another_kind_is_refused(tiny, tmp_path):
