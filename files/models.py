@@ -379,16 +379,59 @@ class LSTM(Layer):
 
     def recur(self, state, projected):
         """One step: (h, c), each [B, units], and the projected input [B, 4 * units] -> the next (h, c)."""
-        h, c = state
-        i, f, g, o = tf.split(projected + tf.matmul(h, self.recurrent), 4, axis=-1)
-        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
-        return tf.sigmoid(o) * tf.tanh(c), c
+        return lstm_step(*state, projected, tf.convert_to_tensor(self.recurrent))
 
     def call(self, x: tf.Tensor, state) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
         """[T, B, C] and the state before -> h [T, B, units] and the state after."""
-        hs, cs = tf.scan(self.recur, self.project(x), state)
+        hs, cs = recurrence(self.project(x), *state, tf.convert_to_tensor(self.recurrent))
         # With the state before in front, that after no frame is defined as well.
         return hs, tuple(tf.concat([s[None], ss], 0)[-1] for s, ss in zip(state, (hs, cs), strict=True))
+
+
+def gates(projected: tf.Tensor, h: tf.Tensor, recurrent: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """The gates i, f, g, o, each [..., units], from the projected input [..., 4 * units] and h [..., units] before."""
+    i, f, g, o = tf.split(projected + tf.tensordot(h, recurrent, 1), 4, axis=-1)
+    return tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
+
+
+def lstm_step(h, c, projected, recurrent):
+    """h and c before, each [B, units], and the projected input [B, 4 * units] -> the next h and c."""
+    i, f, g, o = gates(projected, h, recurrent)
+    c = f * c + i * g
+    return o * tf.tanh(c), c
+
+
+@tf.custom_gradient
+def recurrence(projected: tf.Tensor, h0: tf.Tensor, c0: tf.Tensor, recurrent: tf.Tensor):
+    """All steps of an LSTM: projected inputs [T, B, 4 * units] and the state before -> h and c, each [T, B, units].
+
+    The gradient keeps h and c alone. It computes the gates again for all frames at once, and so all that the backward
+    scan multiplies with; the gradient of the recurrent kernel is one product over all frames.
+    """
+    hs, cs = tf.scan(lambda state, x: lstm_step(*state, x, recurrent), projected, (h0, c0))
+
+    def gradient(dhs, dcs):
+        h_before, c_before = (tf.concat([s0[None], s[:-1]], 0) for s0, s in ((h0, hs), (c0, cs)))
+        i, f, g, o = gates(projected, h_before, recurrent)
+        tanh_c = tf.tanh(cs)
+        c_by_h = o * (1 - tanh_c**2)
+        # Derivatives of c by the pre-activations of i, f, g, and of h by that of o.
+        local = tf.concat([g * i * (1 - i), c_before * f * (1 - f), i * (1 - g**2), tanh_c * o * (1 - o)], -1)
+        transposed = tf.transpose(recurrent)  # here, because a product with a transposed matrix is slow in a loop
+
+        def step_back(after, frame):
+            dprojected, dc_before = after  # of the frame after
+            dh, dc, c_by_h, f, local = frame
+            dh += tf.matmul(dprojected, transposed)
+            dc += dc_before + dh * c_by_h
+            return tf.concat([dc, dc, dc, dh], -1) * local, dc * f
+
+        end = tf.zeros_like(projected[0]), tf.zeros_like(c0)
+        dprojected, dc_before = tf.scan(step_back, (dhs, dcs, c_by_h, f, local), end, reverse=True)
+        dh0 = tf.matmul(dprojected[0], transposed)
+        return dprojected, dh0, dc_before[0], tf.tensordot(h_before, dprojected, [[0, 1], [0, 1]])
+
+    return (hs, cs), gradient
 
 
 class Recurrent(Layer):
