@@ -136,11 +136,11 @@ def upconv_to_few(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 def filter_gradient(fine: tf.Tensor, coarse: tf.Tensor) -> tf.Tensor:
     """Gradient of the kernel [4, 4, C, F] between `fine` [N, 2H, 2W, C] and `coarse` [N, H, W, F].
 
-    Small images are left to matrix products: in bfloat16 the CPU library's kernel is three times slower there.
+    In bfloat16, small images are left to matrix products: the CPU library's kernel takes twice as long there.
     """
     _, height, width, filters = sizes(coarse)
     channels = fine.shape[-1]
-    if height > 8:
+    if height > 8 or fine.dtype != tf.bfloat16:
         shape = [4, 4, channels, filters]
         return tf.raw_ops.Conv2DBackpropFilter(
             input=fine, filter_sizes=shape, out_backprop=coarse, strides=[1, 2, 2, 1], padding="SAME"
@@ -405,8 +405,8 @@ def lstm_step(h, c, projected, recurrent):
 def recurrence(projected: tf.Tensor, h0: tf.Tensor, c0: tf.Tensor, recurrent: tf.Tensor):
     """All steps of an LSTM: projected inputs [T, B, 4 * units] and the state before -> h and c, each [T, B, units].
 
-    The gradient keeps h and c alone. It computes the gates again for all frames at once, and so all that the backward
-    scan multiplies with; the gradient of the recurrent kernel is one product over all frames.
+    The gradient keeps h and c alone: the gates, and what else the backward scan multiplies with, are computed again for
+    all frames at once, and the gradient of the recurrent kernel is one product over all frames.
     """
     hs, cs = tf.scan(lambda state, x: lstm_step(*state, x, recurrent), projected, (h0, c0))
 
@@ -414,20 +414,20 @@ def recurrence(projected: tf.Tensor, h0: tf.Tensor, c0: tf.Tensor, recurrent: tf
         h_before, c_before = (tf.concat([s0[None], s[:-1]], 0) for s0, s in ((h0, hs), (c0, cs)))
         i, f, g, o = gates(projected, h_before, recurrent)
         tanh_c = tf.tanh(cs)
-        c_by_h = o * (1 - tanh_c**2)
-        # Derivatives of c by the pre-activations of i, f, g, and of h by that of o.
-        local = tf.concat([g * i * (1 - i), c_before * f * (1 - f), i * (1 - g**2), tanh_c * o * (1 - o)], -1)
+        h_by_c = o * (1 - tanh_c**2)  # derivative of h by c
+        c_by_ifg = [g * i * (1 - i), c_before * f * (1 - f), i * (1 - g**2)]  # by what goes into sigmoid and tanh
+        by_projected = tf.concat([*c_by_ifg, tanh_c * o * (1 - o)], -1)
         transposed = tf.transpose(recurrent)  # here, because a product with a transposed matrix is slow in a loop
 
         def step_back(after, frame):
-            dprojected, dc_before = after  # of the frame after
-            dh, dc, c_by_h, f, local = frame
+            dprojected, dc_after = after
+            dh, dc, h_by_c, f, by_projected = frame
             dh += tf.matmul(dprojected, transposed)
-            dc += dc_before + dh * c_by_h
-            return tf.concat([dc, dc, dc, dh], -1) * local, dc * f
+            dc += dc_after + dh * h_by_c
+            return tf.concat([dc, dc, dc, dh], -1) * by_projected, dc * f
 
         end = tf.zeros_like(projected[0]), tf.zeros_like(c0)
-        dprojected, dc_before = tf.scan(step_back, (dhs, dcs, c_by_h, f, local), end, reverse=True)
+        dprojected, dc_before = tf.scan(step_back, (dhs, dcs, h_by_c, f, by_projected), end, reverse=True)
         dh0 = tf.matmul(dprojected[0], transposed)
         return dprojected, dh0, dc_before[0], tf.tensordot(h_before, dprojected, [[0, 1], [0, 1]])
 

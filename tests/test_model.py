@@ -36,17 +36,30 @@ def test_kl_is_the_integral_that_defines_it():
         np.testing.assert_allclose(gaussian_kl(mu, logvar, mu_p, logvar_p), expected, rtol=1e-4)
 
 
-def test_lstm_is_the_one_of_keras():
+def test_lstm_and_its_gradients_are_those_of_keras():
     ours, theirs = LSTM(5), keras.layers.LSTM(5, return_sequences=True, return_state=True)
-    x = rng().normal(size=(7, 2, 3)).astype(np.float32)  # [T, B, C]
-    state = tuple(tf.constant(rng().normal(size=(2, 5)), tf.float32) for _ in range(2))
+    random = rng()
+    x = tf.constant(random.normal(size=(7, 2, 3)), tf.float32)  # [T, B, C]
+    state = [tf.constant(random.normal(size=(2, 5)), tf.float32) for _ in range(2)]
     ours(x, state)
-    theirs(x.transpose(1, 0, 2))
+    theirs(tf.transpose(x, [1, 0, 2]))
     theirs.set_weights([ours.kernel, ours.recurrent, ours.bias])
-    hs, (h, c) = ours(x, state)
-    expected = theirs(x.transpose(1, 0, 2), initial_state=list(state))
-    for value, wanted in zip((tf.transpose(hs, [1, 0, 2]), h, c), expected, strict=True):
-        np.testing.assert_allclose(value, wanted, atol=1e-6)
+    factors = [random.normal(size=size) for size in ((7, 2, 5), (2, 5), (2, 5))]
+
+    def run(layer):
+        """h of all frames, h and c after the last one, and the gradients of a weighted sum of all of them."""
+        with tf.GradientTape() as tape:
+            tape.watch([x, state])
+            if layer is ours:
+                hs, (h, c) = ours(x, state)
+            else:
+                hs, h, c = theirs(tf.transpose(x, [1, 0, 2]), initial_state=state)
+                hs = tf.transpose(hs, [1, 0, 2])
+            total = sum(tf.reduce_sum(value * factor) for value, factor in zip((hs, h, c), factors, strict=True))
+        return [hs, h, c, *tape.gradient(total, [x, *state, *(weight.value for weight in layer.weights)])]
+
+    for value, wanted in zip(run(ours), run(theirs), strict=True):
+        np.testing.assert_allclose(value, wanted, atol=5e-6)
 
 
 def test_the_state_after_no_frame_is_the_state_before():
