@@ -383,9 +383,13 @@ class LSTM(Layer):
 
     def call(self, x: tf.Tensor, state) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
         """[T, B, C] and the state before -> h [T, B, units] and the state after."""
-        hs, cs = recurrence(self.project(x), *state, tf.convert_to_tensor(self.recurrent))
-        # With the state before in front, that after no frame is defined as well.
-        return hs, tuple(tf.concat([s[None], ss], 0)[-1] for s, ss in zip(state, (hs, cs), strict=True))
+        hs, c = recurrence(self.project(x), *state, tf.convert_to_tensor(self.recurrent))
+        return hs, (after_all(state[0], hs), c)
+
+
+def after_all(before: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """The last of `values` [T, ...]; without any, `before` [...]."""
+    return tf.concat([before[None], values], 0)[-1]
 
 
 def gates(projected: tf.Tensor, h: tf.Tensor, recurrent: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -403,14 +407,14 @@ def lstm_step(h, c, projected, recurrent):
 
 @tf.custom_gradient
 def recurrence(projected: tf.Tensor, h0: tf.Tensor, c0: tf.Tensor, recurrent: tf.Tensor):
-    """All steps of an LSTM: projected inputs [T, B, 4 * units] and the state before -> h and c, each [T, B, units].
+    """An LSTM: projected inputs [T, B, 4 * units] and the state before -> h [T, B, units] and c after the last frame.
 
     The gradient keeps h and c alone: the gates, and what else the backward scan multiplies with, are computed again for
     all frames at once, and the gradient of the recurrent kernel is one product over all frames.
     """
     hs, cs = tf.scan(lambda state, x: lstm_step(*state, x, recurrent), projected, (h0, c0))
 
-    def gradient(dhs, dcs):
+    def gradient(dhs, dc_last):
         h_before, c_before = (tf.concat([s0[None], s[:-1]], 0) for s0, s in ((h0, hs), (c0, cs)))
         i, f, g, o = gates(projected, h_before, recurrent)
         tanh_c = tf.tanh(cs)
@@ -420,18 +424,18 @@ def recurrence(projected: tf.Tensor, h0: tf.Tensor, c0: tf.Tensor, recurrent: tf
         transposed = tf.transpose(recurrent)  # here, because a product with a transposed matrix is slow in a loop
 
         def step_back(after, frame):
-            dprojected, dc_after = after
-            dh, dc, h_by_c, f, by_projected = frame
+            dprojected, dc = after
+            dh, h_by_c, f, by_projected = frame
             dh += tf.matmul(dprojected, transposed)
-            dc += dc_after + dh * h_by_c
+            dc += dh * h_by_c
             return tf.concat([dc, dc, dc, dh], -1) * by_projected, dc * f
 
-        end = tf.zeros_like(projected[0]), tf.zeros_like(c0)
-        dprojected, dc_before = tf.scan(step_back, (dhs, dcs, h_by_c, f, by_projected), end, reverse=True)
+        end = tf.zeros_like(projected[0]), dc_last
+        dprojected, dc_before = tf.scan(step_back, (dhs, h_by_c, f, by_projected), end, reverse=True)
         dh0 = tf.matmul(dprojected[0], transposed)
         return dprojected, dh0, dc_before[0], tf.tensordot(h_before, dprojected, [[0, 1], [0, 1]])
 
-    return (hs, cs), gradient
+    return (hs, after_all(c0, cs)), gradient
 
 
 class Recurrent(Layer):
