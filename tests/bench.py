@@ -269,8 +269,8 @@ def main(settings: Settings) -> None:
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "settings": dataclasses.asdict(settings),
+        "memory [GB]": memory(settings),  # first: a new process inherits its parent's peak
         "data [s]": pipeline(settings.repetitions),
-        "memory [GB]": memory(settings),
         "tracing [s]": tracing(settings.repetitions),
         "training": {precision: training(settings, precision) for precision in PRECISIONS},
         "sampling": {precision: sampling(settings, precision) for precision in PRECISIONS},
