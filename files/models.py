@@ -5,6 +5,7 @@ axis and see all frames in one call; the recurrent nets run one `tf.scan` per LS
 probabilistic are float32; `dtype` sets the precision of the convolutions.
 """
 
+import functools
 import itertools
 
 import tensorflow as tf
@@ -33,17 +34,17 @@ def dense(units: int, **kwargs) -> layers.Dense:
 class BatchNorm(layers.BatchNormalization):
     """Batch norm on TensorFlow's fused kernel; Keras 3 composes it from several passes over the data.
 
-    The moving variance is that of the unbiased estimate, as in PyTorch. In training mode the moving statistics follow
-    the batches, unless `frozen`.
+    The moving variance is that of the unbiased estimate, as in PyTorch.
     """
-
-    frozen = False
 
     def __init__(self, **kwargs):
         super().__init__(momentum=0.9, epsilon=1e-5, gamma_initializer=initializers.RandomNormal(1.0, 0.02), **kwargs)
 
-    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Normalises [..., C] over all axes but the last."""
+    def call(self, x: tf.Tensor, training: bool = False, again: bool = False) -> tf.Tensor:
+        """Normalises [..., C] over all axes but the last.
+
+        In training mode the moving statistics follow the batches; one that comes `again` has been counted.
+        """
         shape = sizes(x)
         folded = tf.reshape(x, [-1, 1, 1, x.shape[-1]]) if x.shape.rank == 2 else x
         empty = tf.zeros([0])
@@ -56,7 +57,7 @@ class BatchNorm(layers.BatchNormalization):
             epsilon=self.epsilon,
             is_training=training,
         )
-        if training and not self.frozen:
+        if training and not again:
             self.moving_mean.assign(self.momentum * self.moving_mean + (1 - self.momentum) * mean)
             self.moving_variance.assign(self.momentum * self.moving_variance + (1 - self.momentum) * variance)
         return tf.reshape(y, shape)
@@ -89,10 +90,12 @@ class Conv(Layer):
             return tf.nn.conv2d(x, kernel, 1, "SAME")
         return upconv(x, kernel) if self.transposed else downconv(x, kernel)
 
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        """[N, H, W, C] -> [N, H', W', filters]."""
+    def call(self, x: tf.Tensor, skip: tf.Tensor | None = None, **mode) -> tf.Tensor:
+        """x [M * B, H, W, C] and a projected skip [S, B, H', W', filters] -> [M * B, H', W', filters]; any `mode`."""
         y = self._convolve(x, self.kernel)
-        return y + tf.cast(self.offset, y.dtype) if self.bias else y  # for one channel, bias_add's gradient is slow
+        if self.bias:
+            y += tf.cast(self.offset, y.dtype)  # for one channel, bias_add's gradient is slow
+        return y if skip is None else add_held(y, skip)
 
     def project_skip(self, skip: tf.Tensor) -> tf.Tensor:
         """[N, H, W, C] -> [N, H', W', filters]: what the skip adds to the convolution's output."""
@@ -105,7 +108,13 @@ class Conv(Layer):
 def downconv(x: tf.Tensor, kernel: tf.Tensor):
     """4 x 4 convolution with stride 2: x [N, 2H, 2W, C] and kernel [4, 4, C, F] -> [N, H, W, F]."""
     y = tf.nn.conv2d(x, kernel, 2, "SAME")
-    return y, lambda dy: (tf.nn.conv2d_transpose(dy, kernel, sizes(x), 2, "SAME"), filter_gradient(x, dy))
+
+    def gradient(dy):
+        dkernel = filter_gradient(x, dy)
+        with tf.control_dependencies([dkernel]):  # frees x before dx is made
+            return tf.nn.conv2d_transpose(dy, kernel, sizes(x), 2, "SAME"), dkernel
+
+    return y, gradient
 
 
 @tf.custom_gradient
@@ -116,7 +125,13 @@ def upconv(x: tf.Tensor, kernel: tf.Tensor):
         y = upconv_to_few(x, kernel)
     else:
         y = tf.nn.conv2d_transpose(x, kernel, [batch, 2 * height, 2 * width, kernel.shape[2]], 2, "SAME")
-    return y, lambda dy: (tf.nn.conv2d(dy, kernel, 2, "SAME"), filter_gradient(dy, x))
+
+    def gradient(dy):
+        dkernel = filter_gradient(dy, x)
+        with tf.control_dependencies([dkernel]):  # frees x before dx is made
+            return tf.nn.conv2d(dy, kernel, 2, "SAME"), dkernel
+
+    return y, gradient
 
 
 def upconv_to_few(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -160,36 +175,30 @@ def filter_gradient(fine: tf.Tensor, coarse: tf.Tensor) -> tf.Tensor:
 class ConvBlock(Layer):
     """Convolution, batch norm, leaky ReLU: a level of the DCGAN nets and a layer of the VGG nets.
 
-    The authors' convolutions have a bias here; batch norm takes it away again, so that ours have none. With `recompute`
-    only the inputs are kept in training, and all else is computed again in the backward pass.
+    The authors' convolutions have a bias here; batch norm takes it away again, so that ours have none.
     """
 
-    def __init__(
-        self, filters: int, size: int, strides: int = 1, transposed=False, skip=False, recompute=False, **kwargs
-    ):
+    def __init__(self, filters: int, size: int, strides: int = 1, transposed=False, skip=False, **kwargs):
         super().__init__(**kwargs)
-        self.recompute = recompute
         self.conv = Conv(filters, size, strides, transposed, skip, dtype=self.dtype_policy, name="conv")
         self.norm = BatchNorm(dtype=self.dtype_policy, name="norm")
 
-    def call(self, x: tf.Tensor, skip: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
-        """x [M * B, H, W, C], `skip` [S, B, H', W', filters] as projected -> [M * B, H', W', filters]."""
-        inputs = [x] if skip is None else [x, skip]
-        if not (training and self.recompute):
-            return self._forward(*inputs, training=training)
-        passes = itertools.count()
+    def call(self, x: tf.Tensor, skip: tf.Tensor | None = None, **mode) -> tf.Tensor:
+        """x [M * B, H, W, C] and a projected skip -> [M * B, H', W', filters]; `mode` as in `BatchNorm`."""
+        return leaky_relu(self.norm(self.conv(x, skip), **mode))
 
-        def run(*inputs):
-            self.norm.frozen = next(passes) > 0  # a batch counts once in the moving statistics
-            y = self._forward(*inputs, training=True)
-            self.norm.frozen = False
-            return y
+    def project_skip(self, skip: tf.Tensor) -> tf.Tensor:
+        """As in `Conv`."""
+        return self.conv.project_skip(skip)
 
-        return tf.recompute_grad(run)(*inputs)
 
-    def _forward(self, x, skip=None, training=False):
-        y = self.conv(x) if skip is None else add_held(self.conv(x), skip)
-        return leaky_relu(self.norm(y, training=training))
+def recomputed(run, *inputs: tf.Tensor):
+    """`run(*inputs, again=False)`, of which training keeps the inputs alone.
+
+    The backward pass calls `run(*inputs, again=True)` for all else that it needs.
+    """
+    passes = itertools.count()
+    return tf.recompute_grad(lambda *inputs: run(*inputs, again=next(passes) > 0))(*inputs)
 
 
 @tf.custom_gradient
@@ -227,13 +236,16 @@ def add_held(x: tf.Tensor, skip: tf.Tensor):
 
 @tf.custom_gradient
 def with_first(x: tf.Tensor, count: tf.Tensor):
-    """x and x[:count]; the gradients are joined without a zero for every other element."""
+    """x and a copy of x[:count] (a slice would share, and so keep, the memory of x).
+
+    The gradients are joined without a zero for every other element.
+    """
 
     def gradient(dx, dfirst):
         first, others = tf.split(dx, [count, -1])
         return tf.concat([first + dfirst, others], 0), None
 
-    return (tf.identity(x), x[:count]), gradient
+    return (tf.identity(x), tf.gather(x, tf.range(count))), gradient
 
 
 class Encoder(Layer):
@@ -242,6 +254,8 @@ class Encoder(Layer):
     def __init__(self, config: Config, **kwargs):
         super().__init__(**kwargs)
         self.levels = encoder_levels(config, self.dtype_policy)
+        self.segments = [self.levels] if config.backbone == "dcgan" else [[level] for level in self.levels]
+        self.recompute = config.recompute
         name_parts(self, "block", [block for level in self.levels for block in level])
         self.pool = config.backbone == "vgg"
         self.head = dense(config.g_dim, use_bias=False, dtype=self.dtype_policy, name="head")
@@ -257,16 +271,25 @@ class Encoder(Layer):
         count, batch = sizes(frames)[:2]
         x = tf.reshape(frames, [count * batch, *frames.shape[2:]])
         skips = []
-        for level in self.levels:
-            for block in level:
-                x = block(x, training=training)
-            x, skip = (x, x) if n_skips is None else with_first(x, n_skips * batch)
-            skips.append(tf.reshape(skip, [n_skips or count, batch, *x.shape[1:]]))
-            if self.pool:
-                x = tf.nn.max_pool2d(x, 2, 2, "VALID")
+        for levels in self.segments:
+            run = functools.partial(self._encode, levels, n_skips and n_skips * batch, training=training)
+            x, *finer = recomputed(run, x) if training and self.recompute else run(x)
+            skips += [tf.reshape(skip, [n_skips or count, batch, *skip.shape[1:]]) for skip in finer]
         # The authors' 4 x 4 convolution without padding, on 4 x 4 pixels, is a matrix product.
         h = self.head_norm(self.head(tf.reshape(x, [count * batch, 16 * x.shape[-1]])), training=training)
         return tf.reshape(tf.tanh(tf.cast(h, tf.float32)), [count, batch, h.shape[-1]]), skips
+
+    def _encode(self, levels, n_skips, x, **mode) -> tuple[tf.Tensor, ...]:
+        """x [N, H, W, C] after `levels`, and the skips of its first `n_skips` images, one per level."""
+        skips = []
+        for level in levels:
+            for block in level:
+                x = block(x, **mode)
+            x, skip = (x, x) if n_skips is None else with_first(x, n_skips)
+            skips.append(skip)
+            if self.pool:
+                x = tf.nn.max_pool2d(x, 2, 2, "VALID")
+        return x, *skips
 
 
 class Decoder(Layer):
@@ -282,16 +305,19 @@ class Decoder(Layer):
         if config.backbone == "dcgan":
             self.upsample = None
             self.to_pixels = Conv(config.channels, 4, 2, True, True, True, dtype=self.dtype_policy, name="to_pixels")
-            self.joins = [*(level[0].conv for level in self.levels), self.to_pixels]
+            self.levels.append([self.to_pixels])
+            self.segments = [self.levels[:-2], self.levels[-2:]]
         else:
             self.upsample = layers.UpSampling2D(2, dtype=self.dtype_policy)
             self.to_pixels = Conv(config.channels, 3, 1, bias=True, dtype=self.dtype_policy, name="to_pixels")
-            self.joins = [level[0].conv for level in self.levels]
+            self.levels[-1].append(self.to_pixels)
+            self.segments = [[level] for level in self.levels]
+        self.recompute = config.recompute
 
     def project_skips(self, skips: list[tf.Tensor]) -> list[tf.Tensor]:
         """The encoder's skips [S, B, ...] -> what they add in each level, [S, B, ...], from coarse to fine."""
         projected = []
-        for join, skip in zip(self.joins, reversed(skips), strict=True):
+        for (join, *_), skip in zip(self.levels, reversed(skips), strict=True):
             y = join.project_skip(tf.reshape(skip, [-1, *skip.shape[2:]]))
             projected.append(tf.reshape(y, [*sizes(skip)[:2], *y.shape[1:]]))
         return projected
@@ -302,15 +328,21 @@ class Decoder(Layer):
         # The authors' transposed convolution from one pixel to 4 x 4 is a matrix product.
         x = tf.reshape(self.stem(tf.reshape(h, [count * batch, h.shape[-1]])), [count * batch, 4, 4, self.coarsest])
         x = leaky_relu(self.stem_norm(x, training=training))
-        for (join, *blocks), skip in zip(self.levels, projected_skips, strict=False):  # DCGAN's last is for to_pixels
-            x = join(x if self.upsample is None else self.upsample(x), skip, training=training)
-            for block in blocks:
-                x = block(x, training=training)
-        logits = self.to_pixels(x)
-        if self.to_pixels.skip:
-            logits = add_held(logits, projected_skips[-1])
-        frames = tf.sigmoid(tf.cast(logits, tf.float32))
+        skips = iter(projected_skips)
+        for levels in self.segments:
+            run = functools.partial(self._decode, levels, training=training)
+            inputs = [x, *itertools.islice(skips, len(levels))]
+            x = recomputed(run, *inputs) if training and self.recompute else run(*inputs)
+        frames = tf.sigmoid(tf.cast(x, tf.float32))
         return tf.reshape(frames, [count, batch, *frames.shape[1:]])
+
+    def _decode(self, levels, x, *projected_skips, **mode) -> tf.Tensor:
+        """x [N, H, W, C] after `levels`, each of which takes a skip first."""
+        for (join, *blocks), skip in zip(levels, projected_skips, strict=True):
+            x = join(x if self.upsample is None else self.upsample(x), skip, **mode)
+            for block in blocks:
+                x = block(x, **mode)
+        return x
 
 
 def level_widths(config: Config) -> list[int]:
@@ -326,26 +358,25 @@ def vgg_depths(config: Config) -> list[int]:
 
 def encoder_levels(config: Config, dtype) -> list[list[ConvBlock]]:
     """The convolutional blocks of each level, from fine to coarse."""
-    options = dict(recompute=config.recompute, dtype=dtype)
     if config.backbone == "dcgan":
-        return [[ConvBlock(width, 4, 2, **options)] for width in level_widths(config)]
+        return [[ConvBlock(width, 4, 2, dtype=dtype)] for width in level_widths(config)]
     widths = zip(level_widths(config), vgg_depths(config), strict=True)
-    return [[ConvBlock(width, 3, **options) for _ in range(depth)] for width, depth in widths]
+    return [[ConvBlock(width, 3, dtype=dtype) for _ in range(depth)] for width, depth in widths]
 
 
 def decoder_levels(config: Config, dtype) -> list[list[ConvBlock]]:
     """The convolutional blocks of each level, from coarse to fine; the first of a level takes the skip."""
-    widths, options = level_widths(config), dict(recompute=config.recompute, dtype=dtype)
+    widths = level_widths(config)
     finer = list(zip(widths[1:], widths[:-1], strict=True))[::-1]  # (this level's width, the next finer one's)
     if config.backbone == "dcgan":
-        return [[ConvBlock(to, 4, 2, transposed=True, skip=True, **options)] for _, to in finer]
+        return [[ConvBlock(to, 4, 2, transposed=True, skip=True, dtype=dtype)] for _, to in finer]
     levels = [
-        [ConvBlock(width, 3, skip=True, **options)]
-        + [ConvBlock(width, 3, **options) for _ in range(depth - 2)]
-        + [ConvBlock(to, 3, **options)]
+        [ConvBlock(width, 3, skip=True, dtype=dtype)]
+        + [ConvBlock(width, 3, dtype=dtype) for _ in range(depth - 2)]
+        + [ConvBlock(to, 3, dtype=dtype)]
         for (width, to), depth in zip(finer, vgg_depths(config)[:0:-1], strict=True)
     ]
-    return [*levels, [ConvBlock(widths[0], 3, skip=True, **options)]]
+    return [*levels, [ConvBlock(widths[0], 3, skip=True, dtype=dtype)]]
 
 
 # Recurrent parts ----------------------------------------------------------------------------------------------------

@@ -7,11 +7,9 @@ Whatever is compared is measured in turns, and medians are reported. Writes resu
 import dataclasses
 import datetime
 import json
-import multiprocessing
 import os
 import pathlib
 import platform
-import resource
 import sys
 import time
 
@@ -167,23 +165,23 @@ def tracing(repetitions: int) -> dict[str, list[float]]:
     return seconds
 
 
-def step_memory(width: int, frames: int, recompute: bool) -> float:
-    """Gigabytes that training steps on 4 sequences add to a process's peak; run it in a process of its own."""
-    model = SVG(Config(width=width, n_future=frames - 5, recompute=recompute))
-    step = graph_step(model, random_video(4, frames))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(3):
-        step().numpy()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6
+def memory(settings: Settings) -> dict[str, list[float]]:
+    """Gigabytes at the peak of training steps on 4 sequences, beside what the weights and Adam's moments take.
 
-
-def memory(settings: Settings) -> dict[str, float]:
-    """Memory of training steps in gigabytes, each measured in a fresh process."""
+    TensorFlow's own count; that of the first GPU, if there is one.
+    """
+    device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
     cases = {"50 frames": (50, False), "100 frames": (100, False), "100 frames, recompute": (100, True)}
-    gigabytes = {}
+    gigabytes = {name: [] for name in cases}
     for name, (frames, recompute) in cases.items():
-        with multiprocessing.get_context("spawn").Pool(1) as fresh:
-            gigabytes[name] = fresh.apply(step_memory, (settings.width, frames, recompute))
+        model = SVG(Config(width=settings.width, n_future=frames - 5, recompute=recompute))
+        step = graph_step(model, random_video(4, frames))
+        step().numpy()
+        for _ in range(settings.repetitions):
+            before = tf.config.experimental.get_memory_info(device)["current"]
+            tf.config.experimental.reset_memory_stats(device)
+            step().numpy()
+            gigabytes[name].append((tf.config.experimental.get_memory_info(device)["peak"] - before) / 1e9)
     return gigabytes
 
 
@@ -235,7 +233,7 @@ def table(results: dict) -> pd.DataFrame:
 def other_figures(results: dict) -> dict[str, float]:
     """The figures that compare no loop."""
     trace = {name: float(np.median(seconds)) for name, seconds in results["tracing [s]"].items()}
-    gigabytes = results["memory [GB]"]
+    gigabytes = {name: float(np.median(peaks)) for name, peaks in results["memory [GB]"].items()}
     return {
         "tracing 100 against 10 frames": trace["100 frames"] / trace["10 frames"],
         "memory 100 against 50 frames": gigabytes["100 frames"] / gigabytes["50 frames"],
@@ -269,7 +267,7 @@ def main(settings: Settings) -> None:
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "settings": dataclasses.asdict(settings),
-        "memory [GB]": memory(settings),  # first: a new process inherits its parent's peak
+        "memory [GB]": memory(settings),
         "data [s]": pipeline(settings.repetitions),
         "tracing [s]": tracing(settings.repetitions),
         "training": {precision: training(settings, precision) for precision in PRECISIONS},
