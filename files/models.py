@@ -305,19 +305,18 @@ class Decoder(Layer):
         if config.backbone == "dcgan":
             self.upsample = None
             self.to_pixels = Conv(config.channels, 4, 2, True, True, True, dtype=self.dtype_policy, name="to_pixels")
-            self.levels.append([self.to_pixels])
-            self.segments = [self.levels[:-2], self.levels[-2:]]
+            self.segments = [self.levels[:-1], [self.levels[-1], [self.to_pixels]]]
         else:
             self.upsample = layers.UpSampling2D(2, dtype=self.dtype_policy)
             self.to_pixels = Conv(config.channels, 3, 1, bias=True, dtype=self.dtype_policy, name="to_pixels")
-            self.levels[-1].append(self.to_pixels)
-            self.segments = [[level] for level in self.levels]
+            *coarser, finest = self.levels
+            self.segments = [*([level] for level in coarser), [[*finest, self.to_pixels]]]
         self.recompute = config.recompute
 
     def project_skips(self, skips: list[tf.Tensor]) -> list[tf.Tensor]:
         """The encoder's skips [S, B, ...] -> what they add in each level, [S, B, ...], from coarse to fine."""
         projected = []
-        for (join, *_), skip in zip(self.levels, reversed(skips), strict=True):
+        for (join, *_), skip in zip(itertools.chain(*self.segments), reversed(skips), strict=True):
             y = join.project_skip(tf.reshape(skip, [-1, *skip.shape[2:]]))
             projected.append(tf.reshape(y, [*sizes(skip)[:2], *y.shape[1:]]))
         return projected
