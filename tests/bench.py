@@ -222,7 +222,7 @@ def table(results: dict) -> pd.DataFrame:
         for precision, seconds in results[kind].items():
             graph, loop = np.median(seconds["graph"]), np.median(seconds["loop"])
             row = {"": f"{kind}, {precision}", "graph [s]": graph, "loop [s]": loop, "ratio": loop / graph}
-            if kind == "training":
+            if "matrix product" in seconds:
                 peak = 2 * 4096**3 / np.median(seconds["matrix product"])
                 operations = settings["batch"] * necessary_operations(Config(width=settings["width"]))
                 row |= {"GFLOP/s": operations / graph / 1e9, "share of peak": operations / graph / peak}
