@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from files.data import make_dataset
 from files.model_svg import SVG
-from files.train import check_resumable, compile_model, learning_rate, remove_states, train
+from files.train import check_resumable, compile_model, learning_rate, resume, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 EPOCHS, STEPS = 6, 3
@@ -163,9 +163,13 @@ def test_a_truncated_state_falls_back_to_the_one_before(trained):
         train(config, "run", folder, folder / "results", verbose=0)
 
 
-def test_states_of_later_steps_are_removed(trained):
-    folder, _ = trained
-    remove_states(folder / "run", after=3)
+def test_resuming_from_an_earlier_state_removes_the_later_ones(trained):
+    folder, config = trained
+    model = SVG(config)
+    compile_model(model)
+    state = tf.train.Checkpoint(**model.nets, optimizer=model.optimizer, best=tf.Variable(0.0))
+    resume(folder / "run", state, last_step=3)
+    assert int(model.optimizer.iterations) == 3
     assert {path.name for path in (folder / "run/state").glob("step-*")} == {
         "step-3.index", "step-3.data-00000-of-00001",
     }  # fmt: skip
