@@ -7,6 +7,7 @@ Whatever is compared is measured in turns, and medians are reported. Writes resu
 import dataclasses
 import datetime
 import json
+import multiprocessing
 import os
 import pathlib
 import platform
@@ -165,23 +166,31 @@ def tracing(repetitions: int) -> dict[str, list[float]]:
     return seconds
 
 
-def memory(settings: Settings) -> dict[str, list[float]]:
+def step_memory(settings: Settings, frames: int, recompute: bool) -> list[float]:
     """Gigabytes at the peak of training steps on 4 sequences, beside what the weights and Adam's moments take.
 
     TensorFlow's own count; that of the first GPU, if there is one.
     """
     device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
-    cases = {"50 frames": (50, False), "100 frames": (100, False), "100 frames, recompute": (100, True)}
-    gigabytes = {name: [] for name in cases}
-    for name, (frames, recompute) in cases.items():
-        model = SVG(Config(width=settings.width, n_future=frames - 5, recompute=recompute))
-        step = graph_step(model, random_video(4, frames))
+    model = SVG(Config(width=settings.width, n_future=frames - 5, recompute=recompute))
+    step = graph_step(model, random_video(4, frames))
+    step().numpy()
+    gigabytes = []
+    for _ in range(settings.repetitions):
+        before = tf.config.experimental.get_memory_info(device)["current"]
+        tf.config.experimental.reset_memory_stats(device)
         step().numpy()
-        for _ in range(settings.repetitions):
-            before = tf.config.experimental.get_memory_info(device)["current"]
-            tf.config.experimental.reset_memory_stats(device)
-            step().numpy()
-            gigabytes[name].append((tf.config.experimental.get_memory_info(device)["peak"] - before) / 1e9)
+        gigabytes.append((tf.config.experimental.get_memory_info(device)["peak"] - before) / 1e9)
+    return gigabytes
+
+
+def memory(settings: Settings) -> dict[str, list[float]]:
+    """`step_memory` of each case, in a fresh process: what the allocator wastes depends on what was there before."""
+    cases = {"50 frames": (50, False), "100 frames": (100, False), "100 frames, recompute": (100, True)}
+    gigabytes = {}
+    for name, case in cases.items():
+        with multiprocessing.get_context("spawn").Pool(1) as fresh:
+            gigabytes[name] = fresh.apply(step_memory, (settings, *case))
     return gigabytes
 
 
