@@ -78,7 +78,7 @@ class Config:
     steps_per_execution: int = 1
     """Training steps per call of the compiled graph; more hides the host's latency on a fast GPU."""
     recompute: bool = False
-    """Recompute the convolutional activations in the backward pass: less memory, more time."""
+    """Recompute the convolutional activations in the backward pass: half of the memory, more time."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
