@@ -388,20 +388,21 @@ def spread_skill(spread: np.ndarray, error: np.ndarray, n_samples: int, n_bins: 
 def sigma_around_bounces(sigma: np.ndarray, bounced: np.ndarray, n_past: int) -> dict:
     """The prior's sigma [S, T-1] (of frames 1 to T-1, counted from 0) against bounces [S, T] in predicted frames.
 
-    For each lag: mean and interval of sigma that many frames after a bounce, and the area under the ROC curve of
-    sigma as a detector of 'there was a bounce so many frames ago'. Lag 0 is the frame of the bounce; in `smmnist` the
-    digit is put on the wall in that frame and its new, random velocity shows in the next one. Without bounces or
-    sigma, only the mean of sigma over all predicted frames, which stands under `everywhere`.
+    For each lag: mean and interval of sigma that many frames after a bounce, and the area under the ROC curve, with
+    its interval, of sigma as a detector of 'there was a bounce so many frames ago'. Lag 0 is the frame of the bounce;
+    in `smmnist` the digit is put on the wall in that frame and its new, random velocity shows in the next one. Without
+    bounces or sigma, only the mean of sigma over all predicted frames, which stands under `everywhere`.
     """
     everywhere = np.mean(sigma[:, n_past - 1 :])
     if not bounced.any() or not np.isfinite(everywhere):
         return {"everywhere": everywhere}
     frames = np.arange(n_past, bounced.shape[1])
-    result = {"lag": [], "mean": [], "interval": [], "auc": []}
+    result = {"lag": [], "mean": [], "interval": [], "auc": [], "auc_interval": []}
     for lag in LAGS:
         inside = frames[(frames - lag >= 1) & (frames - lag < bounced.shape[1])]
         values, events = sigma[:, inside - 1], bounced[:, inside - lag]
-        for name, value in {"lag": lag, **mean_interval(values[events]), "auc": roc_area(values, events)}.items():
+        areas = {"auc": roc_area(values, events), "auc_interval": roc_interval(values, events)}
+        for name, value in {"lag": lag, **mean_interval(values[events]), **areas}.items():
             result[name].append(value)
     return {"everywhere": everywhere, **result}
 
@@ -414,6 +415,15 @@ def roc_area(score: np.ndarray, event: np.ndarray) -> float:
         return np.nan
     ranks = pd.Series(score).rank().to_numpy()
     return (ranks[event].sum() - positive * (positive + 1) / 2) / (positive * negative)
+
+
+def roc_interval(score: np.ndarray, event: np.ndarray, draws: int = 200) -> float:
+    """Half the width of the 95 % interval of `roc_area`, 1.96 standard errors, from resampled sequences (bootstrap).
+
+    Both [S, F]; the frames of a sequence depend on each other, so that whole sequences are drawn.
+    """
+    drawn = np.random.default_rng(0).integers(len(score), size=(draws, len(score)))
+    return 1.96 * np.std([roc_area(score[sequences], event[sequences]) for sequences in drawn], ddof=1)
 
 
 def fit_variance(model: SVG) -> float:

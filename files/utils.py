@@ -316,8 +316,8 @@ def plot_spread_skill(spread: np.ndarray, error: np.ndarray) -> plt.Figure:
 def plot_prior_sigma(sigma: np.ndarray, bounced: np.ndarray, n_past: int, around: dict[str, list[float]]) -> plt.Figure:
     """The prior's sigma after `n_past` frames in up to three sequences, bounces marked, and its mean around a bounce.
 
-    `sigma` [S, T-1] is that of frames 2 to T, `bounced` [S, T]; `around` has the lists `lag`, `mean`, `interval` and
-    `auc` and the number `everywhere`, the mean over all frames.
+    `sigma` [S, T-1] is that of frames 2 to T, `bounced` [S, T]; `around` has the lists `lag`, `mean`, `interval`,
+    `auc` and `auc_interval` and the number `everywhere`, the mean over all frames.
     """
     sigma, bounced = sigma[:, n_past - 1 :], bounced[:, n_past:]
     examples = min(3, len(sigma))
@@ -337,13 +337,15 @@ def plot_prior_sigma(sigma: np.ndarray, bounced: np.ndarray, n_past: int, around
     axes["example 0"].set_title(r"$\sigma$ of the prior, mean over z (dashed: a bounce)")
     ax.set_xlabel("frame")
 
-    lag, mean, interval, auc = (np.array(around[name], float) for name in ("lag", "mean", "interval", "auc"))
+    names = ("lag", "mean", "interval", "auc", "auc_interval")
+    lag, mean, interval, auc, auc_interval = (np.array(around[name], float) for name in names)
     axes["around"].plot(lag, mean, color=BLUE, marker=".")
     axes["around"].fill_between(lag, mean - interval, mean + interval, color=BLUE, alpha=0.2, linewidth=0)
     axes["around"].axhline(around["everywhere"], color=BLACK, linestyle=":", label="all frames")
     axes["around"].set(title=r"mean $\sigma$ around a bounce", xlabel="frames after the bounce")
     axes["around"].legend()
     axes["roc"].plot(lag, auc, color=BLUE, marker=".")
+    axes["roc"].fill_between(lag, auc - auc_interval, auc + auc_interval, color=BLUE, alpha=0.2, linewidth=0)
     axes["roc"].axhline(0.5, color=BLACK, linestyle=":", label="chance")
     axes["roc"].set(title=r"ROC area of $\sigma$", xlabel="frames after the bounce")
     axes["roc"].legend()

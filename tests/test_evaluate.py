@@ -313,6 +313,20 @@ def test_roc_area_counts_pairs():
     assert np.isnan(evaluation.roc_area(score, np.zeros_like(event)))
 
 
+def test_roc_interval_is_that_of_delong():
+    rng = np.random.default_rng(0)
+    event = rng.uniform(size=(500, 1)) < 0.4
+    score = rng.normal(event, 1.0)
+    wins = score[event][:, None] > score[~event][None]
+    # DeLong et al. (1988), for sequences of one frame.
+    by_event, by_other = wins.mean(1), wins.mean(0)
+    variance = by_event.var(ddof=1) / len(by_event) + by_other.var(ddof=1) / len(by_other)
+    assert evaluation.roc_interval(score, event, draws=1000) == pytest.approx(1.96 * np.sqrt(variance), rel=0.1)
+    # The same again as further frames of each sequence tells nothing new.
+    twice = np.repeat(score, 2, 1), np.repeat(event, 2, 1)
+    assert evaluation.roc_interval(*twice, draws=1000) == pytest.approx(1.96 * np.sqrt(variance), rel=0.1)
+
+
 def test_sigma_that_rises_one_frame_after_each_bounce_is_found():
     bounced = np.random.default_rng(0).uniform(size=(50, 30)) < 0.1
     sigma = np.where(bounced[:, :-1], 2.0, 1.0)  # of frames 1 to 29: high where the frame before has a bounce

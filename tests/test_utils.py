@@ -155,6 +155,7 @@ def test_bounces_are_marked_beside_sigma():
     sigma = np.arange(8.0).reshape(2, 4)  # frames 2 to 5 of two sequences
     bounced = np.array([[True, True, False, True, False], [False] * 4 + [True]])
     around = {"everywhere": 3.0, "lag": [0, 1], "mean": [5.0, 4.0], "interval": [0.1, 0.1], "auc": [0.75, None]}
+    around["auc_interval"] = [0.01, None]
     examples = utils.plot_prior_sigma(sigma, bounced, n_past=2, around=around).axes[:2]
     drawn = [[list(line.get_xdata()) for line in ax.lines] for ax in (examples[0], examples[-1])]
     assert drawn[0] == [[4, 4], [3, 4, 5]]  # one bounce after the past, and the curve
