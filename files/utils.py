@@ -198,7 +198,7 @@ def plot_losses(csv_or_frame: str | pathlib.Path | pd.DataFrame) -> plt.Figure:
         if f"val_{name}" in table:
             ax.plot(table["epoch"] + 1, table[f"val_{name}"], color=RED, linestyle="--", marker=".", label="validation")
         ax.set(xlabel="epoch", ylabel=label, yscale="linear" if name == "kld" else "log")
-        ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+        ax.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True, min_n_ticks=1))
     axes[0].legend()
     return fig
 
@@ -222,7 +222,7 @@ def plot_ssim(csv_or_frame: str | pathlib.Path | pd.DataFrame) -> plt.Figure:
     axes[0].set(xlabel="epoch", ylabel="SSIM, mean of predicted frames")
     axes[1].set(xlabel="frame of the video", ylabel=f"SSIM after epoch {last['epoch'].iloc[0] + 1}")
     for ax in axes:
-        ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+        ax.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True, min_n_ticks=1))
     axes[0].legend()
     return fig
 
