@@ -1,6 +1,6 @@
 """The authors' nets in PyTorch, of any width: the parameter names, layer order and arithmetic of their modules.
 
-Written for the golden files alone; only `make_golden.py` and `make_checkpoints.py` import it, and need PyTorch.
+Written for the golden files and for `tests/bench_torch.py`, which need PyTorch; nothing else imports it.
 """
 
 from itertools import pairwise
