@@ -279,7 +279,7 @@ def main(settings: Settings) -> None:
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "settings": dataclasses.asdict(settings),
-        "memory [GB]": memory(settings),
+        "memory [GB]": memory(settings),  # first: TensorFlow in this process would take all of a GPU's memory
         "data [s]": pipeline(settings.repetitions),
         "tracing [s]": tracing(settings.repetitions),
         "training": {precision: training(settings, precision) for precision in PRECISIONS},

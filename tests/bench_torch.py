@@ -106,7 +106,7 @@ def sampling(settings: bench.Settings, precision: str) -> dict[str, list[float]]
     config = Config(width=settings.width, precision=precision)
     model, nets = same_weights(config)
     past = bench.random_video(settings.videos, config.n_past)
-    x = as_torch(tf.concat([past, tf.zeros_like(past[:, :1]) + tf.zeros([1, settings.frames, 1, 1, 1])], 1))
+    x = as_torch(tf.pad(past, [[0, 0], [0, settings.frames], [0, 0], [0, 0], [0, 0]]))
 
     def one_after_the_other():
         for _ in range(settings.samples):
