@@ -107,12 +107,15 @@ def test_recomputed_activations_change_neither_gradients_nor_moving_statistics(b
 @pytest.mark.parametrize("backbone", ["dcgan", "vgg"])
 def test_recompute_needs_little_more_than_half_of_the_memory(backbone):
     def peak(recompute):
-        config = Config(width=8, rnn_size=16, n_future=55, backbone=backbone, recompute=recompute)
+        config = Config(width=8, rnn_size=16, n_future=95, backbone=backbone, recompute=recompute)
         run = training_pass(SVG(config), *small_inputs(config))
         run()
         before = tf.config.experimental.get_memory_info("CPU:0")["current"]
-        tf.config.experimental.reset_memory_stats("CPU:0")
-        run()
-        return tf.config.experimental.get_memory_info("CPU:0")["peak"] - before
+        peaks = []
+        for _ in range(5):  # what the allocator wastes varies
+            tf.config.experimental.reset_memory_stats("CPU:0")
+            run()
+            peaks.append(tf.config.experimental.get_memory_info("CPU:0")["peak"] - before)
+        return min(peaks)
 
-    assert peak(recompute=True) < 0.55 * peak(recompute=False)
+    assert peak(recompute=True) < 0.54 * peak(recompute=False)
