@@ -49,6 +49,8 @@ class Config:
     last_frame_skip: bool = False
     """Take the skip connections from the latest frame for ever, instead of holding those of the past."""
 
+    start_from: str | None = None
+    """Folder of a checkpoint whose weights training starts with, of the same model or of one that is less wide."""
     beta: float = 1e-4
     """Weight of the KL term."""
     learning_rate: float = 2e-3

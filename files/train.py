@@ -16,6 +16,7 @@ from files.config import Config
 from files.data import make_dataset
 from files.model_svg import SVG, UNREADABLE, state_step, training_states
 from files.utils import film_strip, ssim
+from files.widen import start_from
 
 # Settings that may differ when a run is resumed: they change its length or its speed, not what a step computes.
 MAY_CHANGE = {"epochs", "decay", "jit_compile", "recompute", "steps_per_execution"}
@@ -54,6 +55,9 @@ def train(
     state = tf.train.Checkpoint(**model.nets, optimizer=model.optimizer, best=best)
     resume(folder, state, same_epochs * config.steps_per_epoch)
     step = int(model.optimizer.iterations.numpy())
+    if not step and config.start_from:
+        start_from(SVG.load(config.start_from), model)
+        print(f"{folder}: starting with the weights of {config.start_from}")
     epoch = step // config.steps_per_epoch
     training = make_dataset(config, "train", start=step * config.batch_size)
     if step:
