@@ -39,7 +39,8 @@ def make_dataset(
     (step * batch size when a run is resumed) and `count` the number of sequences. The last batch may be smaller.
     With `trajectories` (Moving MNIST only) each element is a dict of `video` and, for D digits, `position`
     (float64 [B, T, D, 2], row and column of the digit's upper left corner in pixels), `velocity` (float64, the same
-    shape, pixels per frame, as it is after the frame's bounces) and `bounced` (bool [B, T, D]).
+    shape, pixels per frame, as it is after the frame's bounces), `bounced` (bool [B, T, D]) and `digit` (uint8
+    [B, D, S, S]).
     `whole` takes all videos of a file that isn't divided into splits.
 
     Raises ValueError for an unknown dataset or split and for data that can't be used; FileNotFoundError for a file
@@ -123,26 +124,60 @@ def moving_mnist(config: Config, split: str, n_frames: int):
             "inward": integers(4, redraws, 1, MAX_SPEED + 1),
         }
 
-    bounce = {"smmnist": _bounce_svg, "smmnist_srvp": _bounce_srvp, "mmnist": _bounce_deterministic}[config.data]
-
-    def render(drawn):
-        drawn = {name: value if name == "digit" else tf.cast(value, tf.float64) for name, value in drawn.items()}
-        path = trajectory(functools.partial(bounce, reach=reach), **{k: v for k, v in drawn.items() if k != "digit"})
-        return {"video": paste(drawn["digit"], tf.cast(tf.round(path["position"]), tf.int32))[..., None], **path}
-
+    render = functools.partial(render_moving_mnist, config.data)
     return draw, render, len(digits) // digits_per_video
 
 
-def trajectory(bounce, start, speed, free, inward):
+@tf.function(reduce_retracing=True)
+def render_moving_mnist(variant: str, drawn: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The numbers drawn for a batch of sequences -> `video` [B, T, 64, 64, 1], its trajectory and its digits."""
+    digit = drawn["digit"]
+    numbers = {name: tf.cast(value, tf.float64) for name, value in drawn.items() if name != "digit"}
+    path = trajectory(variant, CANVAS - digit.shape[-1], **numbers)
+    video = paste(digit, tf.cast(tf.round(path["position"]), tf.int32))[..., None]
+    return {"video": video, **path, "digit": digit}
+
+
+def simulate_futures(
+    variant: str, sequences: dict[str, tf.Tensor], n_past: int, n_samples: int, seed: int, start: int
+) -> tf.Tensor:
+    """What the simulator itself would go on with: futures [B, N, F, 64, 64, 1] of Moving MNIST sequences.
+
+    They begin with the true positions and velocities of the last given frame, which no model knows exactly, and draw
+    all later bounces anew; no model can be expected to do better. `sequences` is a batch of
+    `make_dataset(..., trajectories=True)` whose first sequence has the index `start`; the numbers drawn are a function
+    of `seed` and that index.
+    """
+    position, velocity, digit = (sequences[name] for name in ("position", "velocity", "digit"))
+    batch, frames, digits, _ = position.shape
+    shape = [n_samples, frames - n_past + 1, MAX_IMPACTS, digits, 2]
+    generators = [np.random.default_rng([seed, index]) for index in range(start, start + batch)]
+
+    def integers(low, high):  # [B * N, F + 1, K, D, 2]
+        return np.concatenate([generator.integers(low, high, shape, np.int32) for generator in generators])
+
+    drawn = {
+        "digit": tf.repeat(digit, n_samples, 0),
+        "start": tf.repeat(position[:, n_past - 1], n_samples, 0),
+        "speed": tf.repeat(velocity[:, n_past - 1], n_samples, 0),
+        "free": integers(-MAX_SPEED, MAX_SPEED + 1),
+        "inward": integers(1, MAX_SPEED + 1),
+    }
+    video = render_moving_mnist(variant, drawn)["video"]
+    return tf.reshape(video[:, 1:], [batch, n_samples, -1, *video.shape[2:]])  # the first is the last given frame
+
+
+def trajectory(variant, reach, start, speed, free, inward):
     """Positions, velocities and bounces of a batch of digits, all float64, pixels and pixels per frame.
 
-    `start` and `speed` are [B, D, 2]; `free` and `inward` [B, T, K, D, 2] are stocks of random velocities; `bounce`
-    maps (position, velocity, free, inward) of one frame to (position, velocity, bounced).
+    `reach` is the largest position inside; `start` and `speed` are [B, D, 2]; `free` and `inward` [B, T, K, D, 2] are
+    stocks of random velocities.
     """
+    bounce = {"smmnist": _bounce_svg, "smmnist_srvp": _bounce_srvp, "mmnist": _bounce_deterministic}[variant]
 
     def step(state, redraws):
         position, velocity, _ = state
-        return bounce(position + velocity, velocity, *redraws)
+        return bounce(position + velocity, velocity, *redraws, reach=reach)
 
     time_major = [tf.transpose(stock, [1, 2, 0, 3, 4]) for stock in (free, inward)]  # [T, K, B, D, 2]
     # The first frame shows the start itself: one step back, so that the scan's first step arrives there.

@@ -25,7 +25,7 @@ import pandas as pd
 import tensorflow as tf
 
 from files.config import Config
-from files.data import MOVING_MNIST, make_dataset
+from files.data import MOVING_MNIST, make_dataset, simulate_futures
 from files.model_svg import SVG, gaussian_kl
 
 METRICS = ("psnr", "ssim")
@@ -167,7 +167,7 @@ def score_sequences(model: SVG, config: Config, options: EvaluateOptions, count:
     for batch in open_test_set(config, options, start=done, count=count - done, batch_size=options.batch_size):
         started = time.perf_counter()
         batch = batch if isinstance(batch, dict) else {"video": batch}
-        scores = score_batch(model, batch, options, done)
+        scores = score_batch(model, config, batch, options, done)
         size = len(batch["video"])
         scores["seconds"] = np.full(size, (time.perf_counter() - started) / size)
         writing = parts / "writing"
@@ -190,13 +190,16 @@ def noise(seed: int, indices: range, stream: int, shape: tuple[int, ...]) -> np.
     return np.stack(draws)
 
 
-def score_batch(model: SVG, batch: dict[str, tf.Tensor], options: EvaluateOptions, start: int) -> Scores:
+def score_batch(
+    model: SVG, config: Config, batch: dict[str, tf.Tensor], options: EvaluateOptions, start: int
+) -> Scores:
     """All that the evaluation keeps of a batch of sequences, whose first has the index `start`.
 
-    With B sequences of T frames, F of them predicted, and N samples: `psnr` and `ssim` [B, N, F], `psnr_posterior` and
-    so on [B, F], `spread` and `error` [B, F] (mean variance of the samples and squared error of their mean),
-    `squared_error` [B, K, T-1], `log_ratio` [B, K], `kl` and `prior_sigma` [B, T-1], `bounced` [B, T],
-    `sha256` [B, 32], and for the sequences to be shown their `shown_...` videos [., F or T, H, W, C], uint8.
+    With B sequences of T frames, F of them predicted, and N samples: `psnr` and `ssim` [B, N, F], for Moving MNIST also
+    `psnr_simulator` and `ssim_simulator`; `psnr_posterior` and so on [B, F], `spread` and `error` [B, F] (mean variance
+    of the samples and squared error of their mean), `squared_error` [B, K, T-1], `log_ratio` [B, K], `kl` and
+    `prior_sigma` [B, T-1], `bounced` [B, T], `sha256` [B, 32], and for the sequences to be shown their `shown_...`
+    videos [., F or T, H, W, C], uint8.
     """
     video, n_past = batch["video"], model.config.n_past
     past, future = video[:, :n_past], video[:, n_past:]
@@ -216,6 +219,9 @@ def score_batch(model: SVG, batch: dict[str, tf.Tensor], options: EvaluateOption
 
     samples, references = to_8_bits(samples), to_8_bits(references)
     scores = frame_scores(samples, future)
+    if "velocity" in batch:
+        simulated = simulate_futures(config.data, batch, n_past, options.n_samples, options.seed, start)
+        scores |= {f"{name}_simulator": values for name, values in frame_scores(to_8_bits(simulated), future).items()}
     of_references = frame_scores(references, future)
     scores |= {f"{name}_{row}": of_references[name][:, k] for name in METRICS for k, row in enumerate(REFERENCES)}
     scores |= spread_and_error(samples, future)
@@ -330,12 +336,18 @@ def mean_interval(values: np.ndarray) -> dict[str, float]:
 
 
 def table_rows(scores: Scores) -> dict[str, dict[str, np.ndarray]]:
-    """Row -> metric -> values [S, F]: best (chosen per metric after averaging over time), mean, single, references."""
+    """Row -> metric -> values [S, F]: best (chosen per metric after averaging over time), mean, single, references.
+
+    For Moving MNIST also best and mean of the simulator's own futures: no model can be expected to do better.
+    """
     rows = {
         "best": {name: best_sample(scores[name]) for name in METRICS},
         "mean": {name: scores[name].mean(1) for name in METRICS},
         "single": {name: scores[name][:, 0] for name in METRICS},
     }
+    if "ssim_simulator" in scores:
+        rows["simulator_best"] = {name: best_sample(scores[f"{name}_simulator"]) for name in METRICS}
+        rows["simulator_mean"] = {name: scores[f"{name}_simulator"].mean(1) for name in METRICS}
     return rows | {row: {name: scores[f"{name}_{row}"] for name in METRICS} for row in REFERENCES}
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib import animation, ticker
 from skimage import metrics
 
-BLUE, ORANGE, GREEN, RED, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#000000"
+BLUE, ORANGE, GREEN, RED, PURPLE, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#000000"
 GIVEN = {"edgecolor": GREEN, "linestyle": "-"}
 PREDICTED = {"edgecolor": RED, "linestyle": "--"}
 LINES = ["-", "--", "-."]
@@ -248,7 +248,9 @@ def plot_trajectories(position: np.ndarray, bounced: np.ndarray) -> plt.Figure:
 def plot_over_time(csv_or_frame: str | pathlib.Path | pd.DataFrame, metric: str, n_samples: int) -> plt.Figure:
     """One metric, "ssim" or "psnr", over the predicted frames with 95 % intervals, from `per_frame.csv`.
 
-    The rows are best and mean of the samples, the posterior's reconstruction, the last frame repeated, and black.
+    The rows are best and mean of the samples, the posterior's reconstruction, the last frame repeated, black, and, in
+    SSIM, the best of as many futures from the simulator of Moving MNIST (its PSNR, infinite until a digit first
+    bounces, would dwarf the others).
     """
     table = _table(csv_or_frame)
     table = table[table["metric"] == metric]
@@ -259,6 +261,8 @@ def plot_over_time(csv_or_frame: str | pathlib.Path | pd.DataFrame, metric: str,
         "repeat": ("last given frame repeated", ORANGE, ":"),
         "black": ("all black", BLACK, ":"),
     }
+    if metric == "ssim" and "simulator_best" in set(table["row"]):
+        rows = {"simulator_best": (f"best of {n_samples} by the simulator", PURPLE, "--")} | rows
     fig, ax = plt.subplots(figsize=(7, 3.6))
     plt.close(fig)
     for row, (label, color, line) in rows.items():

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from files.config import Config
-from files.data import load_videos, make_dataset, mnist_digits, moving_mnist
+from files.data import MAX_IMPACTS, load_videos, make_dataset, mnist_digits, moving_mnist, simulate_futures
 
 T = 40
 VARIANTS = ["smmnist", "smmnist_srvp", "mmnist"]
@@ -22,7 +22,7 @@ def walk_svg(start, speed, free, inward, deterministic=False):
     """Denton and Fergus: y before x; put back on the wall; into the wall 1..4 inwards, the other -4..4."""
     reach = 64 - 32
     position, velocity, path = list(start), list(speed), []
-    for t in range(T):
+    for t in range(len(free)):
         bounced = False
         for axis in (0, 1):
             if position[axis] < 0 or position[axis] >= reach:
@@ -43,7 +43,7 @@ def walk_srvp(start, speed, free, inward):
     """SRVP: follow the straight line to the wall it meets first, redraw, travel the rest of the time step."""
     reach = 64 - 28
     position, velocity, path = np.array(start, float), np.array(speed, float), []
-    for t in range(T):
+    for t in range(len(free)):
         if t:
             position, velocity, bounced = travel(position, velocity, free[t], reach)
         else:
@@ -92,6 +92,39 @@ def test_trajectories_and_frames_follow_the_published_rules(variant):
                 canvas[t, row : row + len(digit), column : column + len(digit)] += digit
         np.testing.assert_allclose(batch["video"][i, ..., 0], np.minimum(canvas, 1), atol=1e-6)
     assert bounces > count  # the rules at the walls were needed
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_simulated_futures_go_on_from_the_given_frames_by_the_published_rules(variant):
+    past, samples, seed = 3, 4, 7
+    batch = first(Config(data=variant), batch_size=6, n_frames=T, count=6, trajectories=True)
+    futures = simulate_futures(variant, batch, past, samples, seed, start=0).numpy()
+    batch = {name: value.numpy() for name, value in batch.items()}
+    assert futures.shape == (6, samples, T - past, 64, 64, 1)
+    part = {name: value[2:4] for name, value in batch.items()}
+    np.testing.assert_array_equal(simulate_futures(variant, part, past, samples, seed, start=2), futures[2:4])
+
+    equal = []
+    for i in range(6):
+        random = np.random.default_rng([seed, i])
+        shape = (samples, T - past + 1, MAX_IMPACTS, 2, 2)
+        free, inward = random.integers(-4, 5, shape, np.int32), random.integers(1, 5, shape, np.int32)
+        state = [batch[name][i, past - 1] for name in ("position", "velocity")]
+        for n in range(samples):
+            canvas = np.zeros((T - past + 1, 64, 64))
+            for d in range(2):
+                walk = walk_srvp if variant == "smmnist_srvp" else walk_svg
+                extra = {"deterministic": True} if variant == "mmnist" else {}
+                path = walk(state[0][d], state[1][d], free[n, :, :, d], inward[n, :, :, d], **extra)
+                digit = batch["digit"][i, d] / 255
+                for t, (row, column) in enumerate(np.round(path[:, :2]).astype(int)):
+                    canvas[t, row : row + len(digit), column : column + len(digit)] += digit
+            equal += list(np.isclose(futures[i, n, ..., 0], np.minimum(canvas[1:], 1), atol=1e-6).all((1, 2)))
+        bounces = batch["bounced"][i, past:].any(-1)
+        same = bounces.argmax() if bounces.any() and variant != "mmnist" else T
+        for future in futures[i]:
+            np.testing.assert_allclose(future[:same], batch["video"][i, past:][:same], atol=1e-6)
+    assert np.mean(equal) > 0.99  # a position of a half, but for its last bit, may be rounded either way
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

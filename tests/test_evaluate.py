@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist
 
 from files import evaluate as evaluation
 from files import utils
-from files.data import make_dataset
+from files.data import make_dataset, simulate_futures
 from files.evaluate import EvaluateOptions, evaluate
 from files.figures import make_figures
 from files.model_svg import SVG
@@ -60,8 +60,9 @@ def results(options):
 @pytest.fixture(scope="module")
 def expected(model):
     """Scores of the same sequences and samples: row -> metric -> values [S, F], by NumPy and scikit-image."""
-    videos = make_dataset(model.config, "test", n_frames=PAST + FUTURE, count=SEQUENCES, batch_size=SEQUENCES)
-    video = next(iter(videos)).numpy()
+    sequences = dict(n_frames=PAST + FUTURE, count=SEQUENCES, batch_size=SEQUENCES, trajectories=True)
+    (batch,) = make_dataset(model.config, "test", **sequences)
+    video = batch["video"].numpy()
     past, future = video[:, :PAST], video[:, PAST:]
     z = model.z_dim
 
@@ -76,6 +77,7 @@ def expected(model):
     posterior_noise = noise(2, 2, PAST + FUTURE - 1, z)[:, 0]
     predictions = {
         "samples": samples,
+        "simulator": simulate_futures(model.config.data, batch, PAST, SAMPLES, seed=0, start=0).numpy(),
         "posterior": model.reconstruct(video, posterior_noise).numpy()[:, None, PAST - 1 :],
         "repeat": np.repeat(past[:, None, -1:], FUTURE, 2),
         "black": np.zeros_like(future)[:, None],
@@ -83,14 +85,16 @@ def expected(model):
     rounded = {row: np.round(255 * values) / 255 for row, values in predictions.items()}
     metrics = {"psnr": utils.psnr, "ssim": utils.ssim}
     scores = {row: {name: f(values, future[:, None]) for name, f in metrics.items()} for row, values in rounded.items()}
-    of_samples = scores.pop("samples")
+    of_samples, simulated = scores.pop("samples"), scores.pop("simulator")
     table = {row: {name: values[:, 0] for name, values in by_metric.items()} for row, by_metric in scores.items()}
-    table["mean"] = {name: values.mean(1) for name, values in of_samples.items()}
     table["single"] = {name: values[:, 0] for name, values in of_samples.items()}
-    best = {name: values.mean(-1).argmax(1) for name, values in of_samples.items()}
-    table["best"] = {
-        name: np.stack([values[s, best[name][s]] for s in range(SEQUENCES)]) for name, values in of_samples.items()
-    }
+    for row, by_metric in {"": of_samples, "simulator_": simulated}.items():
+        by_metric = {name: np.minimum(values, evaluation.PSNR_CAP) for name, values in by_metric.items()}
+        best = {name: values.mean(-1).argmax(1) for name, values in by_metric.items()}
+        table[f"{row}mean"] = {name: values.mean(1) for name, values in by_metric.items()}
+        table[f"{row}best"] = {
+            name: np.stack([values[s, best[name][s]] for s in range(SEQUENCES)]) for name, values in by_metric.items()
+        }
     return table, rounded["samples"], video
 
 
@@ -171,18 +175,18 @@ def test_killed_evaluation_goes_on_and_batch_size_makes_no_difference(results, o
     scored = []
     score_batch = evaluation.score_batch
 
-    def killed_in_the_third_batch(model, batch, options, start):
+    def killed_in_the_third_batch(*args):
         if len(scored) == 2:
             raise KeyboardInterrupt
-        scored.append(start)
-        return score_batch(model, batch, options, start)
+        scored.append(args[-1])
+        return score_batch(*args)
 
     again = {**vars(options), "results": tmp_path}
     monkeypatch.setattr(evaluation, "score_batch", killed_in_the_third_batch)
     with pytest.raises(KeyboardInterrupt):
         evaluate(EvaluateOptions(**{**again, "batch_size": 1}))
     assert not (tmp_path / "small" / "metrics.json").exists()
-    monkeypatch.setattr(evaluation, "score_batch", lambda *args: scored.append(args[3]) or score_batch(*args))
+    monkeypatch.setattr(evaluation, "score_batch", lambda *args: scored.append(args[-1]) or score_batch(*args))
     resumed = evaluate(EvaluateOptions(**{**again, "batch_size": 3}))
 
     assert scored == [0, 1, 2]  # two batches of one sequence, then the three that were left

@@ -138,7 +138,7 @@ def test_ssim_over_epochs_and_over_time():
 
 
 def test_metric_over_time_with_its_interval():
-    rows = ["best", "mean", "posterior", "repeat", "black"]
+    rows = ["best", "mean", "posterior", "repeat", "black", "simulator_best"]
     table = pd.DataFrame(
         {"row": row, "metric": metric, "frame": frame, "mean": k + frame / 10, "interval": 0.25}
         for k, row in enumerate(rows) for metric in ("ssim", "psnr") for frame in (6, 7)
@@ -149,6 +149,8 @@ def test_metric_over_time_with_its_interval():
     band = ax.collections[1].get_paths()[0].vertices  # of the second row drawn, the best
     assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0.35, 0.95))
     assert ax.get_ylabel() == "PSNR (dB)"
+    (of_ssim,) = utils.plot_over_time(table, "ssim", n_samples=100).axes
+    np.testing.assert_allclose(line(of_ssim, "best of 100 by the simulator"), [[6, 7], [5.6, 5.7]])
 
 
 def test_bounces_are_marked_beside_sigma():
