@@ -31,6 +31,7 @@ def train(
 ) -> SVG:
     """Trains to `config.epochs`, or resumes the run called `name` after its last finished epoch.
 
+    A new run begins with the weights of the checkpoint `config.start_from`, if there is one; its net may be wider.
     With other `epochs` or another `decay` a run goes on from the newest state that has seen the same learning rates: a
     run is made longer from where its decay began.
 
@@ -39,8 +40,9 @@ def train(
     `losses.csv` (a row per epoch), `ssim.csv` (per epoch and predicted frame) and `tensorboard/`. All GPUs there are
     share the batch. Returns the model with its latest weights.
 
-    Raises ValueError when the folder holds a run with other settings, or no training state that can be read;
-    FloatingPointError when the loss is no longer finite.
+    Raises ValueError when the folder holds a run with other settings, or no training state that can be read, or when
+    the checkpoint to start from doesn't fit; FileNotFoundError when it isn't there; FloatingPointError when the loss is
+    no longer finite.
     """
     folder = pathlib.Path(checkpoints) / name
     results = pathlib.Path("results") / name if results is None else pathlib.Path(results)
@@ -139,7 +141,10 @@ def check_resumable(folder: pathlib.Path, config: Config) -> int:
         listed = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changed.items())
         raise ValueError(f"{folder} holds a run with other settings ({listed}); choose another name or remove it")
     if (folder / "model.index").is_file() and not training_states(folder):
-        raise ValueError(f"{folder} holds trained weights, but no training state to go on from; choose another name")
+        raise ValueError(
+            f"{folder} holds trained weights, but no training state to go on from; choose another name, and start_from "
+            f"{folder} to begin with its weights"
+        )
     epochs = min(stored.epochs, config.epochs)
     if all(learning_rate(stored, epoch) == learning_rate(config, epoch) for epoch in range(epochs)):
         return config.epochs
