@@ -144,7 +144,7 @@ def simulate_futures(
     """What the simulator itself would go on with: futures [B, N, F, 64, 64, 1] of Moving MNIST sequences.
 
     They begin with the true positions and velocities of the last given frame, which no model knows exactly, and draw
-    all later bounces anew; no model can be expected to do better. `sequences` is a batch of
+    all later bounces anew: what a model that has learned the true distribution would sample. `sequences` is a batch of
     `make_dataset(..., trajectories=True)` whose first sequence has the index `start`; the numbers drawn are a function
     of `seed` and that index.
     """
