@@ -338,7 +338,7 @@ def mean_interval(values: np.ndarray) -> dict[str, float]:
 def table_rows(scores: Scores) -> dict[str, dict[str, np.ndarray]]:
     """Row -> metric -> values [S, F]: best (chosen per metric after averaging over time), mean, single, references.
 
-    For Moving MNIST also best and mean of the simulator's own futures: the scores of samples from the true distribution.
+    For Moving MNIST also best and mean of the simulator's own futures, which are samples from the true distribution.
     """
     rows = {
         "best": {name: best_sample(scores[name]) for name in METRICS},
