@@ -32,16 +32,15 @@ class SVG(keras.Model):
         super().__init__(dtype=config.precision, autocast=False, name="svg")
         self.config = config
         self.z_dim = 0 if config.prior == "none" else config.z_dim
-        sizes = dict(units=config.rnn_size)
         self.encoder = Encoder(config, dtype=config.precision, name="encoder")
         self.decoder = Decoder(config, dtype=config.precision, name="decoder")
-        self.frame_predictor = FramePredictor(config.g_dim, depth=config.predictor_layers, **sizes, name="predictor")
+        self.frame_predictor = FramePredictor(config.g_dim, config.rnn_size, config.predictor_layers, name="predictor")
         self.posterior = self.prior = StandardNormal(self.z_dim, name="no_latent")
         if config.prior != "none":
-            self.posterior = GaussianLSTM(self.z_dim, depth=config.posterior_layers, **sizes, name="posterior")
+            self.posterior = GaussianLSTM(self.z_dim, config.rnn_size, config.posterior_layers, name="posterior")
             self.prior = StandardNormal(self.z_dim, name="prior")
         if config.prior == "learned":
-            self.prior = GaussianLSTM(self.z_dim, depth=config.prior_layers, **sizes, name="prior")
+            self.prior = GaussianLSTM(self.z_dim, config.rnn_size, config.prior_layers, name="prior")
         self.trackers = {
             name: keras.metrics.Mean(name=name) for name in ("mse", "kld", "posterior_sigma", "prior_sigma")
         }
