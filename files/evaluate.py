@@ -27,18 +27,14 @@ import tensorflow as tf
 from files.config import Config
 from files.data import MOVING_MNIST, make_dataset, simulate_futures
 from files.model_svg import SVG, gaussian_kl
+from files.scores import METRICS, REFERENCES, Scores, frame_table, quality, sequence_table, table_rows
 
-METRICS = ("psnr", "ssim")
-REFERENCES = ("posterior", "repeat", "black")  # rows of the table beside best, mean and single
 PSNR_CAP = 10 * np.log10(12 * 255**2)  # dB; the error of rounding to 8 bits, where equal frames would give infinity
 SHOWN = 4  # sequences whose futures are kept as video
 SHOWN_SAMPLES = 3  # of them, samples kept beside the best and the worst
-LAGS = range(-5, 6)  # frames around a bounce
 VARIANCE_BATCHES = 16  # of 16 training sequences, to which the variance of the likelihood is fitted
 TRAVERSAL = np.linspace(-3, 3, 7)  # standard deviations of the prior
 TRAVERSAL_DIMENSIONS, TRAVERSAL_FRAMES = 10, 5
-
-Scores = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,117 +321,7 @@ def shown(video, samples, posterior, ssim, count: int) -> dict[str, tf.Tensor]:
     return {name: tf.cast(tf.round(value[:count] * 255.0), tf.uint8) for name, value in futures.items()}
 
 
-# From scores to figures ---------------------------------------------------------------------------------------------
-
-
-def mean_interval(values: np.ndarray) -> dict[str, float]:
-    """Mean over sequences and half the width of its 95 % interval, 1.96 standard errors."""
-    values = np.asarray(values, np.float64)
-    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return {"mean": np.mean(values) if len(values) else np.nan, "interval": 1.96 * error}
-
-
-def table_rows(scores: Scores) -> dict[str, dict[str, np.ndarray]]:
-    """Row -> metric -> values [S, F]: best (chosen per metric after averaging over time), mean, single, references.
-
-    For Moving MNIST also best and mean of the simulator's own futures, which are samples from the true distribution.
-    """
-    rows = {
-        "best": {name: best_sample(scores[name]) for name in METRICS},
-        "mean": {name: scores[name].mean(1) for name in METRICS},
-        "single": {name: scores[name][:, 0] for name in METRICS},
-    }
-    if "ssim_simulator" in scores:
-        rows["simulator_best"] = {name: best_sample(scores[f"{name}_simulator"]) for name in METRICS}
-        rows["simulator_mean"] = {name: scores[f"{name}_simulator"].mean(1) for name in METRICS}
-    return rows | {row: {name: scores[f"{name}_{row}"] for name in METRICS} for row in REFERENCES}
-
-
-def quality(rows, scores: Scores, per_sequence: pd.DataFrame, n_past: int) -> dict:
-    """The part of `metrics.json` that tells how good the model is; each mean comes with its 95 % interval."""
-    return {
-        "table": {
-            row: {metric: mean_interval(values.mean(-1)) for metric, values in by_metric.items()}
-            for row, by_metric in rows.items()
-        },
-        "best_of": {metric: best_of_n(scores[metric]) for metric in METRICS},
-        **{name: mean_interval(per_sequence[name]) for name in ("diversity", "elbo", "importance_weighted")},
-        "spread_skill": spread_skill(scores["spread"], scores["error"], scores["psnr"].shape[1]),
-        "prior_sigma": sigma_around_bounces(scores["prior_sigma"], scores["bounced"], n_past),
-        "lpips": None,  # LPIPS and FVD: see the top of this file
-        "fvd": None,
-    }
-
-
-def best_sample(values: np.ndarray) -> np.ndarray:
-    """[S, N, F] -> [S, F]: the sample whose average over time is largest."""
-    best = values.mean(-1).argmax(1)
-    return np.take_along_axis(values, best[:, None, None], 1)[:, 0]
-
-
-def best_of_n(values: np.ndarray) -> dict[str, list[float]]:
-    """Mean and interval of the best of the first 1, 2, ... N samples; values [S, N, F]."""
-    best = np.maximum.accumulate(values.mean(-1), 1)
-    return pd.DataFrame([mean_interval(best[:, n]) for n in range(best.shape[1])]).to_dict("list")
-
-
-def spread_skill(spread: np.ndarray, error: np.ndarray, n_samples: int, n_bins: int = 10) -> dict:
-    """Does the error of the samples' mean grow with the spread of the samples? Both [S, F], squared pixel values.
-
-    Were truth and samples drawn from the same distribution, the expected squared error would be (1 + 1/N) times the
-    variance (Fortin et al. 2014); `ratio` is the root of their quotient, below 1 for samples that are too much alike.
-    `spread` and `error` are root mean squares in bins of equally many frames of growing spread.
-    """
-    expected = spread.ravel().astype(np.float64) * (1 + 1 / n_samples)
-    frames = pd.DataFrame({"spread": expected, "error": error.ravel().astype(np.float64)})
-    bins = pd.qcut(frames["spread"].rank(method="first"), n_bins, labels=False)
-    binned = np.sqrt(frames.groupby(bins).mean())
-    return {
-        "ratio": np.sqrt(frames["spread"].mean() / frames["error"].mean()),
-        "correlation": np.sqrt(frames).corr().loc["spread", "error"],
-        **binned.to_dict("list"),
-    }
-
-
-def sigma_around_bounces(sigma: np.ndarray, bounced: np.ndarray, n_past: int) -> dict:
-    """The prior's sigma [S, T-1] (of frames 1 to T-1, counted from 0) against bounces [S, T] in predicted frames.
-
-    For each lag: mean and interval of sigma that many frames after a bounce, and the area under the ROC curve, with
-    its interval, of sigma as a detector of 'there was a bounce so many frames ago'. Lag 0 is the frame of the bounce;
-    in `smmnist` the digit is put on the wall in that frame and its new, random velocity shows in the next one. Without
-    bounces or sigma, only the mean of sigma over all predicted frames, which stands under `everywhere`.
-    """
-    everywhere = np.mean(sigma[:, n_past - 1 :])
-    if not bounced.any() or not np.isfinite(everywhere):
-        return {"everywhere": everywhere}
-    frames = np.arange(n_past, bounced.shape[1])
-    result = {"lag": [], "mean": [], "interval": [], "auc": [], "auc_interval": []}
-    for lag in LAGS:
-        inside = frames[(frames - lag >= 1) & (frames - lag < bounced.shape[1])]
-        values, events = sigma[:, inside - 1], bounced[:, inside - lag]
-        areas = {"auc": roc_area(values, events), "auc_interval": roc_interval(values, events)}
-        for name, value in {"lag": lag, **mean_interval(values[events]), **areas}.items():
-            result[name].append(value)
-    return {"everywhere": everywhere, **result}
-
-
-def roc_area(score: np.ndarray, event: np.ndarray) -> float:
-    """Chance that the score of an event is above that of a non-event, ties counting half; NaN without both."""
-    score, event = score.ravel(), event.ravel()
-    positive, negative = event.sum(), (~event).sum()
-    if not positive or not negative:
-        return np.nan
-    ranks = pd.Series(score).rank().to_numpy()
-    return (ranks[event].sum() - positive * (positive + 1) / 2) / (positive * negative)
-
-
-def roc_interval(score: np.ndarray, event: np.ndarray, draws: int = 200) -> float:
-    """Half the width of the 95 % interval of `roc_area`, 1.96 standard errors, from resampled sequences (bootstrap).
-
-    Both [S, F]; the frames of a sequence depend on each other, so that whole sequences are drawn.
-    """
-    drawn = np.random.default_rng(0).integers(len(score), size=(draws, len(score)))
-    return 1.96 * np.std([roc_area(score[sequences], event[sequences]) for sequences in drawn], ddof=1)
+# The bound's variance, and what is shown -----------------------------------------------------------------------------
 
 
 def fit_variance(model: SVG) -> float:
@@ -449,54 +335,6 @@ def fit_variance(model: SVG) -> float:
         print(f"no bound: the training data {model.config.data} isn't there")
         return np.nan
     return float(np.mean([np.mean((model.reconstruct(video) - video[:, 1:]) ** 2) for video in videos]))
-
-
-def bounds(scores: Scores, variance: float, pixels: int) -> dict[str, np.ndarray]:
-    """ELBO and importance-weighted bound on log p(x_2..T | x_1) of each sequence [S], in nats per frame.
-
-    The density is that of pixel values in [0, 1] under N(x_pred, variance). The second bound is
-    log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x) (Burda et al. 2016), never below the first on average.
-    """
-    squared_error = scores["squared_error"].astype(np.float64)  # [S, K, T-1]
-    log_likelihood = -0.5 * (pixels * np.log(2 * np.pi * variance) + squared_error / variance).sum(-1)
-    log_weights = log_likelihood + scores["log_ratio"]
-    frames = squared_error.shape[-1]
-    return {
-        "elbo": (log_likelihood.mean(1) - scores["kl"].sum(-1)) / frames,
-        "importance_weighted": (np.logaddexp.reduce(log_weights, 1) - np.log(log_weights.shape[1])) / frames,
-    }
-
-
-def frame_table(rows, scores: Scores, n_past: int) -> pd.DataFrame:
-    """`per_frame.csv`: mean and interval of each row and metric at each frame, counted from 1."""
-    series = [(row, metric, n_past + 1, values) for row, metrics in rows.items() for metric, values in metrics.items()]
-    series += [
-        ("samples", "diversity", n_past + 1, 2 * scores["spread"]),
-        ("samples", "error of the mean", n_past + 1, scores["error"]),
-        ("prior", "sigma", 2, scores["prior_sigma"]),
-        ("posterior", "kl", 2, scores["kl"]),
-    ]
-    return pd.DataFrame(
-        {"row": row, "metric": metric, "frame": first + frame, **mean_interval(values[:, frame])}
-        for row, metric, first, values in series
-        for frame in range(values.shape[1])
-    )
-
-
-def sequence_table(rows, scores: Scores, variance: float) -> pd.DataFrame:
-    """`per_sequence.csv`: the averages over time of each sequence.
-
-    `diversity` is the mean squared distance per pixel between two samples.
-    """
-    columns = {
-        f"{metric}_{row}": values.mean(-1) for row, metrics in rows.items() for metric, values in metrics.items()
-    }
-    best = {f"best_sample_{metric}": scores[metric].mean(-1).argmax(1) for metric in METRICS}
-    pixels = int(np.prod(scores["shown_truth"].shape[2:]))
-    table = pd.DataFrame(
-        {**columns, **best, "diversity": 2 * scores["spread"].mean(-1), **bounds(scores, variance, pixels)}
-    )
-    return table.rename_axis("sequence").reset_index()
 
 
 def shown_arrays(model: SVG, scores: Scores) -> dict[str, np.ndarray]:
