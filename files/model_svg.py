@@ -1,7 +1,8 @@
 """The vectorised SVG-LP graph: ELBO, training, generation and reconstruction without a Python loop over frames.
 
 Training is teacher forced, so that every convolution sees all frames in one call; only the LSTMs' recurrences are scans
-over time. Generation feeds frames back: its scan body is one whole step, with the samples in the batch axis.
+over time. Generation feeds frames back: its scan body is one whole step, with the samples in the batch axis. Training
+on own frames makes these by the same scan first, and then treats them as the given ones.
 """
 
 import os
@@ -56,12 +57,17 @@ class SVG(keras.Model):
     # The graph of training ------------------------------------------------------------------------------------------
 
     def call(
-        self, video: tf.Tensor, training: bool = False, posterior_noise: tf.Tensor | None = None
+        self,
+        video: tf.Tensor,
+        training: bool = False,
+        posterior_noise: tf.Tensor | None = None,
+        teacher_forcing: bool | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Teacher-forced pass over video [B, T, H, W, C], float32 in [0, 1]; the losses are the negative ELBO's terms.
+        """One pass over video [B, T, H, W, C], float32 in [0, 1]; the losses are the negative ELBO's terms.
 
         `posterior_noise` [B, T-1, z] is N(0, 1); by default it is drawn from the configured seed, in training anew for
-        each step. Index t of a prediction stands for frame t + 1.
+        each step. Index t of a prediction stands for frame t + 1. Without `teacher_forcing`, by default as configured,
+        predictor and prior see the model's own frames after the past, and batch norm stays in evaluation mode.
 
         Returns `h` [B, T, g], `mu`, `logvar`, `mu_p`, `logvar_p` [B, T-1, z], `h_pred` [B, T-1, g],
         `x_pred` [B, T-1, H, W, C], and the scalars `mse` (summed over time, averaged over the rest), `kld` (summed
@@ -78,19 +84,38 @@ class SVG(keras.Model):
         else:
             noise = time_major(posterior_noise)
 
-        h, skips = self.encoder(x, n_skips=self._own_skips(time), training=training)  # h: [T, B, g]
+        forced = self.config.teacher_forcing if teacher_forcing is None else teacher_forcing
+        batch_norm = training and forced
+        h, skips = self.encoder(x, n_skips=self._own_skips(time), training=batch_norm)  # h: [T, B, g]
         (mu, logvar), _ = self.posterior(h[1:])  # q(z_t | x_1:t), [T-1, B, z]
-        (mu_p, logvar_p), _ = self.prior(h[:-1])  # p(z_t | x_1:t-1)
         z = mu + tf.exp(0.5 * logvar) * noise
-        h_pred, _ = self.frame_predictor(tf.concat([h[:-1], z], -1))
-        skips = self.decoder.project_skips(skips)
-        x_pred = self.decoder(h_pred, skips, training=training)  # [T-1, B, H, W, C]
+        h_fed = h[:-1]
+        if not forced and time > self.config.n_past + 1:
+            h_fed, skips = self._with_own_frames(h, skips, z)
+        (mu_p, logvar_p), _ = self.prior(h_fed)  # p(z_t | x_1:t-1)
+        h_pred, _ = self.frame_predictor(tf.concat([h_fed, z], -1))
+        x_pred = self.decoder(h_pred, self.decoder.project_skips(skips), training=batch_norm)  # [T-1, B, H, W, C]
 
         mse = tf.reduce_sum(tf.reduce_mean(tf.math.squared_difference(x_pred, x[1:]), [1, 2, 3, 4]))
         kld = tf.reduce_sum(gaussian_kl(mu, logvar, mu_p, logvar_p)) / tf.cast(batch, tf.float32)
         sequences = dict(h=h, mu=mu, logvar=logvar, mu_p=mu_p, logvar_p=logvar_p, h_pred=h_pred, x_pred=x_pred)
         outputs = {name: time_major(value) for name, value in sequences.items()}  # the same swap leads back
         return {**outputs, "mse": mse, "kld": kld, "loss": mse + self.config.beta * kld}
+
+    def _with_own_frames(self, h, skips, z):
+        """h [T-1, B, g] and skips of frames 1..T-1, of which those after the past are made by the model from z.
+
+        No gradient goes through the pixels that are fed back (scheduled sampling without a schedule: Bengio et al.,
+        2015, section 2.4).
+        """
+        past = self.config.n_past
+        _, state = self.frame_predictor(tf.concat([h[: past - 1], z[: past - 1]], -1))
+        given_z = lambda h, state, z: (z, state)  # noqa: E731
+        own = self._feed_back(h[past - 1], self._held_skips(skips, past), (), state, z[past - 1 : -1], given_z)
+        h_own, own_skips = self.encoder(tf.stop_gradient(own[:, 0]))
+        if self.config.last_frame_skip:
+            skips = [tf.concat([skip[:past], own], 0) for skip, own in zip(skips, own_skips, strict=True)]
+        return tf.concat([h[:past], h_own], 0), skips
 
     def _own_skips(self, time: int) -> int:
         """How many of the T-1 predictions have a skip frame of their own; the last of these is held for the rest.
@@ -188,35 +213,51 @@ class SVG(keras.Model):
         _, predictor_state = self.frame_predictor(tf.concat([tf.tile(h[:-1], repeat), z], -1))
         prior_state = tf.nest.map_structure(per_sample, prior_state)
 
-        held = past.shape[1] - 1 if self.config.last_frame_skip else max(past.shape[1] - 2, 0)
-        skips = self.decoder.project_skips([skip[held : held + 1] for skip in skips])  # [1, B, ...]
+        def draw_z(h, state, noise):
+            (mu, logvar), state = self.prior.step(h, state)
+            return mu + tf.exp(0.5 * logvar) * noise, state
 
-        def predict(h, skips, prior_state, predictor_state, noise):
+        held = self._held_skips(skips, past.shape[1])
+        noise = time_first(prior_noise)
+        video = self._feed_back(per_sample(h[-1]), held, prior_state, predictor_state, noise, draw_z)
+        return tf.transpose(video, [2, 1, 0, 3, 4, 5])
+
+    def _held_skips(self, skips, past: int) -> list[tf.Tensor]:
+        """What the first prediction after `past` frames takes from the skips of these, [1, B, ...]; mostly, all do."""
+        held = past - 1 if self.config.last_frame_skip else max(past - 2, 0)
+        return self.decoder.project_skips([skip[held : held + 1] for skip in skips])
+
+    def _feed_back(self, h, skips, z_state, predictor_state, inputs, next_z):
+        """Predicts a frame per input [T, ...] and feeds it back, batch norm in evaluation mode: [T, N, B, H, W, C].
+
+        h [N * B, g] is that of the frame before; `skips` [1, B, ...] are projected, and held but with
+        `last_frame_skip`; `next_z(h, z_state, input)` gives z [N * B, z] and its next state.
+        """
+        batch = sizes(skips[0])[1]
+
+        def predict(h, skips, z_state, predictor_state, given):
             """One frame: h [N * B, g] of the frame before -> x [N, B, H, W, C] and the states."""
-            (mu, logvar), prior_state = self.prior.step(h, prior_state)
-            z = mu + tf.exp(0.5 * logvar) * noise
+            z, z_state = next_z(h, z_state, given)
             h_pred, predictor_state = self.frame_predictor.step(tf.concat([h, z], -1), predictor_state)
-            h_pred = tf.reshape(h_pred, [samples, batch, self.config.g_dim])
-            return self.decoder(h_pred, skips), prior_state, predictor_state
+            h_pred = tf.reshape(h_pred, [-1, batch, self.config.g_dim])
+            return self.decoder(h_pred, skips), z_state, predictor_state
 
-        def step(state, noise):
-            x, prior_state, predictor_state = state
+        def step(before, given):
+            x, z_state, predictor_state = before
             h, own_skips = self.encoder(x)  # [N, B, g]
             own_skips = self.decoder.project_skips(own_skips) if self.config.last_frame_skip else skips
-            h = tf.reshape(h, [samples * batch, self.config.g_dim])
-            return predict(h, own_skips, prior_state, predictor_state, noise)
+            h = tf.reshape(h, [-1, self.config.g_dim])
+            return predict(h, own_skips, z_state, predictor_state, given)
 
         # The first frame follows from the given past; the scan encodes a predicted frame in each step.
-        noise = time_first(prior_noise)
-        first = predict(per_sample(h[-1]), skips, prior_state, predictor_state, noise[0])
-        later, *_ = tf.scan(step, noise[1:], first)
-        video = tf.concat([first[0][None], later], 0)  # [T, N, B, H, W, C]
-        return tf.transpose(video, [2, 1, 0, 3, 4, 5])
+        first = predict(h, skips, z_state, predictor_state, inputs[0])
+        later, *_ = tf.scan(step, inputs[1:], first)
+        return tf.concat([first[0][None], later], 0)
 
     def reconstruct(self, video: tf.Tensor, posterior_noise: tf.Tensor | None = None) -> tf.Tensor:
         """Decodes every frame but the first from the posterior: [B, T, H, W, C] -> [B, T-1, H, W, C] in [0, 1].
 
-        Batch norm is in evaluation mode; `posterior_noise` as in `call`.
+        Every prediction follows from true frames. Batch norm is in evaluation mode; `posterior_noise` as in `call`.
 
         Raises ValueError for a bad video.
         """
@@ -226,7 +267,7 @@ class SVG(keras.Model):
 
     @tf.function
     def _reconstruct(self, video, posterior_noise):
-        return self(video, training=False, posterior_noise=posterior_noise)["x_pred"]
+        return self(video, training=False, posterior_noise=posterior_noise, teacher_forcing=True)["x_pred"]
 
     # Checkpoints ----------------------------------------------------------------------------------------------------
 

@@ -392,12 +392,13 @@ class LSTM(Layer):
         self.units = units
 
     def build(self, x_shape, *_):
-        def uniform():
-            return initializers.RandomUniform(-(self.units**-0.5), self.units**-0.5)
+        def weight(name, *shape):
+            uniform = initializers.RandomUniform(-(self.units**-0.5), self.units**-0.5)
+            return self.add_weight(name=name, shape=shape, initializer=uniform, autocast=False)  # always float32
 
-        self.kernel = self.add_weight(name="kernel", shape=(x_shape[-1], 4 * self.units), initializer=uniform())
-        self.recurrent = self.add_weight(name="recurrent", shape=(self.units, 4 * self.units), initializer=uniform())
-        self.bias = self.add_weight(name="bias", shape=(4 * self.units,), initializer=uniform())
+        self.kernel = weight("kernel", x_shape[-1], 4 * self.units)
+        self.recurrent = weight("recurrent", self.units, 4 * self.units)
+        self.bias = weight("bias", 4 * self.units)
 
     def initial_state(self, batch: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Zero h and c [B, units]."""

@@ -105,12 +105,17 @@ class LoopSVG:
         return self.prior(h, state)
 
     def loss(self, video: tf.Tensor, noise: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """The loss of video [B, T, H, W, C] with posterior noise [B, T-1, z], frame by frame."""
+        """The loss of video [B, T, H, W, C] with posterior noise [B, T-1, z], frame by frame.
+
+        Without teacher forcing it feeds its own predictions after the past, without a gradient through their pixels.
+        """
         n_past, batch = self.config.n_past, tf.shape(video)[0]
         q_state, p_state, state = (net.start(batch) for net in (self.posterior, self.prior, self.predictor))
         mse = kld = 0.0
+        x_pred = video[:, 0]
         for i in range(1, video.shape[1]):
-            h, own_skips = self.encode(video[:, i - 1], training)
+            is_true = i <= n_past or self.config.teacher_forcing
+            h, own_skips = self.encode(video[:, i - 1] if is_true else tf.stop_gradient(x_pred), training)
             h_target, _ = self.encode(video[:, i], training)
             if i == 1 or i < n_past or self.config.last_frame_skip:
                 skips = own_skips

@@ -15,6 +15,10 @@ def rng():
     return np.random.default_rng(0)
 
 
+# Training on own frames; the model to start from matters to `train` alone.
+OWN_FRAMES = dict(teacher_forcing=False, start_from="a trained model")
+
+
 def one_step(config, video, strategy=None):
     """A model after one training step, and the step's logs."""
     keras.utils.set_random_seed(1)
@@ -110,8 +114,9 @@ def test_held_skips_are_added_as_a_gather_would(own, frames):
 # The whole graph ----------------------------------------------------------------------------------------------------
 
 
-def test_the_graph_has_as_many_nodes_for_100_frames_as_for_10(tiny):
-    model = SVG(tiny)
+@pytest.mark.parametrize("training", [{}, OWN_FRAMES])
+def test_the_graph_has_as_many_nodes_for_100_frames_as_for_10(tiny, training):
+    model = SVG(tiny.replace(**training))
     compile_model(model)
 
     def step(video):
@@ -170,6 +175,33 @@ def test_training_reduces_the_loss_it_reports(tiny, random_video):
     np.testing.assert_allclose(evaluated["loss"], after["loss"], rtol=1e-5)
     np.testing.assert_allclose(evaluated["mse"], np.mean((after["x_pred"] - video[:, 1:]) ** 2), rtol=1e-5)
     np.testing.assert_allclose(evaluated["posterior_sigma"], np.exp(after["logvar"] / 2).mean(), rtol=1e-5)
+
+
+def test_training_on_own_frames_learns_but_keeps_the_statistics_of_batch_norm(tiny, lively, random_video):
+    model = lively(tiny.replace(**OWN_FRAMES))
+    statistics = [v for v in model.variables if "moving" in v.path]
+    for variable in statistics:
+        variable.assign(variable + 0.5)
+    compile_model(model)
+    before = [v.numpy() for v in model.trainable_variables]
+    video = random_video(2, 6, 64, 64, 1)
+    loss = float(model(video)["loss"])  # in evaluation mode, and yet that of the training step
+    step = model.fit(video, batch_size=2, verbose=0, shuffle=False).history["loss"][0]
+    assert len(statistics) == 2 * 9  # mean and variance of 5 norms in the encoder and 4 in the decoder
+    for variable in statistics:
+        np.testing.assert_array_equal(variable, 0.5 + ("variance" in variable.path) * np.ones(variable.shape))
+    assert not any(np.array_equal(v, value) for v, value in zip(model.trainable_variables, before, strict=True))
+    np.testing.assert_allclose(step, loss, rtol=0.05)  # the noise differs
+
+
+def test_reconstruction_is_from_true_frames_however_the_model_was_trained(tiny, lively, random_video):
+    video, noise = random_video(2, 6, 64, 64, 1), rng().normal(size=(2, 5, 3)).astype(np.float32)
+    forced = lively(tiny)
+    own = lively(tiny.replace(**OWN_FRAMES))
+    np.testing.assert_array_equal(own.reconstruct(video, noise), forced.reconstruct(video, noise))
+    from_own = own(video, posterior_noise=noise)["x_pred"]
+    np.testing.assert_allclose(from_own[:, :3], forced(video, posterior_noise=noise)["x_pred"][:, :3], atol=1e-6)
+    assert np.abs(from_own[:, 3:] - own.reconstruct(video, noise)[:, 3:]).max() > 1e-4
 
 
 # Generation ---------------------------------------------------------------------------------------------------------
@@ -241,11 +273,13 @@ def test_batch_norm_is_in_evaluation_mode_when_sampling(tiny, lively, random_vid
 # Precision, compilation, distribution -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_is_close_to_float32(tiny, random_video, precision):
+@pytest.mark.parametrize(
+    ("precision", "training"), [("mixed_bfloat16", {}), ("mixed_float16", {}), ("mixed_bfloat16", OWN_FRAMES)]
+)
+def test_mixed_precision_is_close_to_float32(tiny, random_video, precision, training):
     video = random_video(2, 6, 64, 64, 1)
-    full, full_logs = one_step(tiny, video)
-    mixed, logs = one_step(tiny.replace(precision=precision), video)
+    full, full_logs = one_step(tiny.replace(**training), video)
+    mixed, logs = one_step(tiny.replace(precision=precision, **training), video)
     assert isinstance(mixed.optimizer, keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
     np.testing.assert_allclose(logs["loss"], full_logs["loss"], rtol=1e-2)
     assert {v.dtype for v in mixed.trainable_variables} == {"float32"}
@@ -256,10 +290,11 @@ def test_mixed_precision_is_close_to_float32(tiny, random_video, precision):
     assert mixed.generate(video[:, :3], 2, 2).dtype == tf.float32
 
 
-def test_xla_computes_the_same_step(tiny, random_video):
+@pytest.mark.parametrize("training", [{}, OWN_FRAMES])
+def test_xla_computes_the_same_step(tiny, random_video, training):
     video = random_video(2, 6, 64, 64, 1)
-    plain, plain_logs = one_step(tiny, video)
-    compiled, logs = one_step(tiny.replace(jit_compile=True), video)
+    plain, plain_logs = one_step(tiny.replace(**training), video)
+    compiled, logs = one_step(tiny.replace(jit_compile=True, **training), video)
     np.testing.assert_allclose(logs["loss"], plain_logs["loss"], rtol=1e-4)
     for a, b in zip(plain.non_trainable_variables, compiled.non_trainable_variables, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)

@@ -47,10 +47,14 @@ def test_every_new_weight_learns(tiny, lively, random_video):
         assert np.mean(tf.convert_to_tensor(gradient).numpy() != 0) > 0.9, variable.path
 
 
-def test_training_starts_from_the_weights_of_the_checkpoint_and_resumes_from_its_own(tiny, lively, tmp_path):
+@pytest.mark.parametrize("teacher_forcing", [True, False])
+def test_training_starts_from_the_weights_of_the_checkpoint_and_resumes_from_its_own(
+    tiny, lively, tmp_path, teacher_forcing
+):
+    tiny = tiny.replace(teacher_forcing=teacher_forcing, start_from=str(tmp_path / "narrow"))
     narrow = lively(tiny)
     narrow.save_weights_to(tmp_path / "narrow")
-    config = tiny.replace(width=8, start_from=str(tmp_path / "narrow"), steps_per_epoch=1)
+    config = tiny.replace(width=8, steps_per_epoch=1)
     train(config.replace(epochs=1), "run", tmp_path, tmp_path / "results", verbose=0)
     compile_model(narrow)  # the noise of a training step depends on the optimizer's step
     video = next(iter(make_dataset(tiny, "train")))
