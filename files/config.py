@@ -51,9 +51,9 @@ class Config:
 
     start_from: str | None = None
     """Folder of a checkpoint whose weights training starts with, of the same model or of one that is less wide."""
-    teacher_forcing: bool = True
-    """Feed the true frames in training, as the paper does; without it, those after the past are the model's own and
-    batch norm keeps the statistics of `start_from`."""
+    teacher_forcing: float = 1.0
+    """Probability that a frame after the past is fed as it is in training, as in the paper; else it is the model's own.
+    Below 1, batch norm keeps the statistics of `start_from`."""
     beta: float = 1e-4
     """Weight of the KL term."""
     learning_rate: float = 2e-3
@@ -100,8 +100,10 @@ class Config:
             raise ValueError(f"decay is {self.decay!r}; expected a share of the epochs, from 0 to 1")
         if not self.beta >= 0:
             raise ValueError(f"beta is {self.beta!r}; expected a number of at least 0")
-        if not self.teacher_forcing and self.start_from is None:
-            raise ValueError("teacher_forcing is False without start_from: a trained model has to make the own frames")
+        if not 0 <= self.teacher_forcing <= 1:
+            raise ValueError(f"teacher_forcing is {self.teacher_forcing!r}; expected a probability, from 0 to 1")
+        if self.teacher_forcing < 1 and self.start_from is None:
+            raise ValueError("teacher_forcing below 1 needs start_from: a trained model has to make the own frames")
         if self.channels not in (1, 3):
             raise ValueError(f"channels is {self.channels!r}; expected 1 or 3")
         if self.data in ("smmnist", "smmnist_srvp", "mmnist"):

@@ -289,7 +289,7 @@ def posterior_scores(model: SVG, video: tf.Tensor, posterior_noise: tf.Tensor) -
     """
 
     def of_sample(epsilon):
-        out = model(video, posterior_noise=epsilon, teacher_forcing=True)  # whatever the training's, this is the bound
+        out = model(video, posterior_noise=epsilon, teacher_forcing=1.0)  # whatever the training's, this is the bound
         error = tf.reduce_sum(tf.math.squared_difference(out["x_pred"], video[:, 1:]), [2, 3, 4])
         z = out["mu"] + tf.exp(0.5 * out["logvar"]) * epsilon
         log_p = -0.5 * (out["logvar_p"] + tf.math.squared_difference(z, out["mu_p"]) / tf.exp(out["logvar_p"]))

@@ -18,6 +18,7 @@ from files.models import Decoder, Encoder, FramePredictor, GaussianLSTM, Standar
 
 # The second half of a noise seed; training step k of replica r has a number above 0 of its own.
 TEACHER_FORCED, POSTERIOR, PRIOR = 0, -1, -2
+COINS = 7  # added to the first half: draws of their own
 
 # What TensorFlow raises for a checkpoint that is missing, torn or of another shape.
 UNREADABLE = (tf.errors.OpError, ValueError, AssertionError, IndexError)
@@ -61,13 +62,14 @@ class SVG(keras.Model):
         video: tf.Tensor,
         training: bool = False,
         posterior_noise: tf.Tensor | None = None,
-        teacher_forcing: bool | None = None,
+        teacher_forcing: float | None = None,
     ) -> dict[str, tf.Tensor]:
         """One pass over video [B, T, H, W, C], float32 in [0, 1]; the losses are the negative ELBO's terms.
 
         `posterior_noise` [B, T-1, z] is N(0, 1); by default it is drawn from the configured seed, in training anew for
-        each step. Index t of a prediction stands for frame t + 1. Without `teacher_forcing`, by default as configured,
-        predictor and prior see the model's own frames after the past, and batch norm stays in evaluation mode.
+        each step. Index t of a prediction stands for frame t + 1. `teacher_forcing`, by default as configured, is the
+        probability that predictor and prior see a true frame after the past; below 1, the others are the model's own,
+        and batch norm is in evaluation mode in training, too.
 
         Returns `h` [B, T, g], `mu`, `logvar`, `mu_p`, `logvar_p` [B, T-1, z], `h_pred` [B, T-1, g],
         `x_pred` [B, T-1, H, W, C], and the scalars `mse` (summed over time, averaged over the rest), `kld` (summed
@@ -85,13 +87,15 @@ class SVG(keras.Model):
             noise = time_major(posterior_noise)
 
         forced = self.config.teacher_forcing if teacher_forcing is None else teacher_forcing
-        batch_norm = training and forced
+        batch_norm = training and forced == 1
         h, skips = self.encoder(x, n_skips=self._own_skips(time), training=batch_norm)  # h: [T, B, g]
         (mu, logvar), _ = self.posterior(h[1:])  # q(z_t | x_1:t), [T-1, B, z]
         z = mu + tf.exp(0.5 * logvar) * noise
         h_fed = h[:-1]
-        if not forced and time > self.config.n_past + 1:
-            h_fed, skips = self._with_own_frames(h, skips, z)
+        if forced < 1 and time > self.config.n_past + 1:
+            coins_seed = self._noise_seed(training) + tf.constant([COINS, 0], tf.int64)
+            is_true = tf.random.stateless_uniform([time, batch, 1, 1, 1], coins_seed) < forced
+            h_fed, skips = self._with_own_frames(x, h, skips, z, is_true)
         (mu_p, logvar_p), _ = self.prior(h_fed)  # p(z_t | x_1:t-1)
         h_pred, _ = self.frame_predictor(tf.concat([h_fed, z], -1))
         x_pred = self.decoder(h_pred, self.decoder.project_skips(skips), training=batch_norm)  # [T-1, B, H, W, C]
@@ -102,20 +106,27 @@ class SVG(keras.Model):
         outputs = {name: time_major(value) for name, value in sequences.items()}  # the same swap leads back
         return {**outputs, "mse": mse, "kld": kld, "loss": mse + self.config.beta * kld}
 
-    def _with_own_frames(self, h, skips, z):
-        """h [T-1, B, g] and skips of frames 1..T-1, of which those after the past are made by the model from z.
+    def _with_own_frames(self, x, h, skips, z, is_true):
+        """h [T-1, B, g] and skips of the frames that are fed: after the past, the model's own but where `is_true`.
 
-        No gradient goes through the pixels that are fed back (scheduled sampling without a schedule: Bengio et al.,
-        2015, section 2.4).
+        The own frames follow from z; no gradient goes through their pixels (scheduled sampling with a constant
+        probability: Bengio et al., 2015, section 2.4).
         """
         past = self.config.n_past
+
+        def next_z(h, state, given):
+            return given[0], state
+
+        def feed(x_pred, given):
+            return tf.where(given[2], given[1], x_pred)
+
         _, state = self.frame_predictor(tf.concat([h[: past - 1], z[: past - 1]], -1))
-        given_z = lambda h, state, z: (z, state)  # noqa: E731
-        own = self._feed_back(h[past - 1], self._held_skips(skips, past), (), state, z[past - 1 : -1], given_z)
-        h_own, own_skips = self.encoder(tf.stop_gradient(own[:, 0]))
+        inputs = z[past - 1 : -1], x[past:-1], is_true[past:-1]
+        fed = self._feed_back(h[past - 1], self._held_skips(skips, past), (), state, inputs, next_z, feed)
+        h_fed, fed_skips = self.encoder(tf.stop_gradient(fed[:, 0]))
         if self.config.last_frame_skip:
-            skips = [tf.concat([skip[:past], own], 0) for skip, own in zip(skips, own_skips, strict=True)]
-        return tf.concat([h[:past], h_own], 0), skips
+            skips = [tf.concat([skip[:past], later], 0) for skip, later in zip(skips, fed_skips, strict=True)]
+        return tf.concat([h[:past], h_fed], 0), skips
 
     def _own_skips(self, time: int) -> int:
         """How many of the T-1 predictions have a skip frame of their own; the last of these is held for the rest.
@@ -227,11 +238,12 @@ class SVG(keras.Model):
         held = past - 1 if self.config.last_frame_skip else max(past - 2, 0)
         return self.decoder.project_skips([skip[held : held + 1] for skip in skips])
 
-    def _feed_back(self, h, skips, z_state, predictor_state, inputs, next_z):
+    def _feed_back(self, h, skips, z_state, predictor_state, inputs, next_z, feed=lambda x_pred, given: x_pred):
         """Predicts a frame per input [T, ...] and feeds it back, batch norm in evaluation mode: [T, N, B, H, W, C].
 
         h [N * B, g] is that of the frame before; `skips` [1, B, ...] are projected, and held but with
-        `last_frame_skip`; `next_z(h, z_state, input)` gives z [N * B, z] and its next state.
+        `last_frame_skip`; `next_z(h, z_state, input)` gives z [N * B, z] and its next state; `feed(x_pred, input)` the
+        frame that is fed, and returned, instead of the prediction [N, B, H, W, C].
         """
         batch = sizes(skips[0])[1]
 
@@ -240,7 +252,7 @@ class SVG(keras.Model):
             z, z_state = next_z(h, z_state, given)
             h_pred, predictor_state = self.frame_predictor.step(tf.concat([h, z], -1), predictor_state)
             h_pred = tf.reshape(h_pred, [-1, batch, self.config.g_dim])
-            return self.decoder(h_pred, skips), z_state, predictor_state
+            return feed(self.decoder(h_pred, skips), given), z_state, predictor_state
 
         def step(before, given):
             x, z_state, predictor_state = before
@@ -250,8 +262,9 @@ class SVG(keras.Model):
             return predict(h, own_skips, z_state, predictor_state, given)
 
         # The first frame follows from the given past; the scan encodes a predicted frame in each step.
-        first = predict(h, skips, z_state, predictor_state, inputs[0])
-        later, *_ = tf.scan(step, inputs[1:], first)
+        first_input, later_inputs = (tf.nest.map_structure(cut, inputs) for cut in (lambda v: v[0], lambda v: v[1:]))
+        first = predict(h, skips, z_state, predictor_state, first_input)
+        later, *_ = tf.scan(step, later_inputs, first)
         return tf.concat([first[0][None], later], 0)
 
     def reconstruct(self, video: tf.Tensor, posterior_noise: tf.Tensor | None = None) -> tf.Tensor:
@@ -267,7 +280,7 @@ class SVG(keras.Model):
 
     @tf.function
     def _reconstruct(self, video, posterior_noise):
-        return self(video, training=False, posterior_noise=posterior_noise, teacher_forcing=True)["x_pred"]
+        return self(video, training=False, posterior_noise=posterior_noise, teacher_forcing=1.0)["x_pred"]
 
     # Checkpoints ----------------------------------------------------------------------------------------------------
 

@@ -104,18 +104,20 @@ class LoopSVG:
             return [tf.zeros([tf.shape(h)[0], self.config.z_dim])] * 2, state
         return self.prior(h, state)
 
-    def loss(self, video: tf.Tensor, noise: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def loss(self, video: tf.Tensor, noise: tf.Tensor, training: bool = False, is_true=None) -> tf.Tensor:
         """The loss of video [B, T, H, W, C] with posterior noise [B, T-1, z], frame by frame.
 
-        Without teacher forcing it feeds its own predictions after the past, without a gradient through their pixels.
+        Where `is_true` [T, B, 1, 1, 1] is False, a prediction is fed, without a gradient through its pixels.
         """
         n_past, batch = self.config.n_past, tf.shape(video)[0]
         q_state, p_state, state = (net.start(batch) for net in (self.posterior, self.prior, self.predictor))
         mse = kld = 0.0
         x_pred = video[:, 0]
         for i in range(1, video.shape[1]):
-            is_true = i <= n_past or self.config.teacher_forcing
-            h, own_skips = self.encode(video[:, i - 1] if is_true else tf.stop_gradient(x_pred), training)
+            x = video[:, i - 1]
+            if is_true is not None:
+                x = tf.where(is_true[i - 1], x, tf.stop_gradient(x_pred))
+            h, own_skips = self.encode(x, training)
             h_target, _ = self.encode(video[:, i], training)
             if i == 1 or i < n_past or self.config.last_frame_skip:
                 skips = own_skips

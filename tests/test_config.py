@@ -29,7 +29,7 @@ def test_presets_are_the_published_settings(name):
         ("n_past", 0), ("n_future", 0), ("width", 0), ("batch_size", 2.5), ("image_size", 100), ("channels", 2),
         ("backbone", "resnet"), ("prior", "uniform"), ("precision", "float64"), ("learning_rate", 0.0), ("beta", -1.0),
         ("beta", float("nan")), ("clip_norm", 0.0), ("num_digits", 4), ("seed", -1), ("channels", 3),
-        ("teacher_forcing", False),
+        ("teacher_forcing", 0.5), ("teacher_forcing", 1.5),
     ],
 )  # fmt: skip
 def test_bad_values_are_refused_by_name(field, value):

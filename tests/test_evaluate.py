@@ -162,7 +162,7 @@ def test_bounds_are_those_of_scipy_densities(results, model):
 
 
 def test_bounds_are_those_of_true_frames_however_the_model_was_trained(model, tiny, lively, random_video):
-    own = lively(tiny.replace(teacher_forcing=False, start_from="a trained model"))
+    own = lively(tiny.replace(teacher_forcing=0.0, start_from="a trained model"))
     video, noise = random_video(1, 6, 64, 64, 1), evaluation.noise(0, range(1), 2, (2, 5, tiny.z_dim))
     expected = evaluation.posterior_scores(model, video, noise)
     for name, value in evaluation.posterior_scores(own, video, noise).items():

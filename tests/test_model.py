@@ -16,7 +16,7 @@ def rng():
 
 
 # Training on own frames; the model to start from matters to `train` alone.
-OWN_FRAMES = dict(teacher_forcing=False, start_from="a trained model")
+OWN_FRAMES = dict(teacher_forcing=0.0, start_from="a trained model")
 
 
 def one_step(config, video, strategy=None):

@@ -47,7 +47,7 @@ def test_every_new_weight_learns(tiny, lively, random_video):
         assert np.mean(tf.convert_to_tensor(gradient).numpy() != 0) > 0.9, variable.path
 
 
-@pytest.mark.parametrize("teacher_forcing", [True, False])
+@pytest.mark.parametrize("teacher_forcing", [1.0, 0.5])
 def test_training_starts_from_the_weights_of_the_checkpoint_and_resumes_from_its_own(
     tiny, lively, tmp_path, teacher_forcing
 ):
