@@ -64,7 +64,7 @@ class SVG(keras.Model):
         posterior_noise: tf.Tensor | None = None,
         teacher_forcing: float | None = None,
     ) -> dict[str, tf.Tensor]:
-        """One pass over video [B, T, H, W, C], float32 in [0, 1]; the losses are the negative ELBO's terms.
+        """One pass over video [B, T, H, W, C], float32 in [0, 1]; from true frames, the losses are those of the ELBO.
 
         `posterior_noise` [B, T-1, z] is N(0, 1); by default it is drawn from the configured seed, in training anew for
         each step. Index t of a prediction stands for frame t + 1. `teacher_forcing`, by default as configured, is the
@@ -86,15 +86,16 @@ class SVG(keras.Model):
         else:
             noise = time_major(posterior_noise)
 
-        forced = self.config.teacher_forcing if teacher_forcing is None else teacher_forcing
-        batch_norm = training and forced == 1
+        if teacher_forcing is None:
+            teacher_forcing = self.config.teacher_forcing
+        batch_norm = training and teacher_forcing == 1
         h, skips = self.encoder(x, n_skips=self._own_skips(time), training=batch_norm)  # h: [T, B, g]
         (mu, logvar), _ = self.posterior(h[1:])  # q(z_t | x_1:t), [T-1, B, z]
         z = mu + tf.exp(0.5 * logvar) * noise
         h_fed = h[:-1]
-        if forced < 1 and time > self.config.n_past + 1:
+        if teacher_forcing < 1 and time > self.config.n_past + 1:
             coins_seed = self._noise_seed(training) + tf.constant([COINS, 0], tf.int64)
-            is_true = tf.random.stateless_uniform([time, batch, 1, 1, 1], coins_seed) < forced
+            is_true = tf.random.stateless_uniform([time, batch, 1, 1, 1], coins_seed) < teacher_forcing
             h_fed, skips = self._with_own_frames(x, h, skips, z, is_true)
         (mu_p, logvar_p), _ = self.prior(h_fed)  # p(z_t | x_1:t-1)
         h_pred, _ = self.frame_predictor(tf.concat([h_fed, z], -1))
@@ -234,7 +235,7 @@ class SVG(keras.Model):
         return tf.transpose(video, [2, 1, 0, 3, 4, 5])
 
     def _held_skips(self, skips, past: int) -> list[tf.Tensor]:
-        """What the first prediction after `past` frames takes from the skips of these, [1, B, ...]; mostly, all do."""
+        """What the first prediction after `past` frames takes from the skips of these, projected: [1, B, ...]."""
         held = past - 1 if self.config.last_frame_skip else max(past - 2, 0)
         return self.decoder.project_skips([skip[held : held + 1] for skip in skips])
 

@@ -273,7 +273,7 @@ class Encoder(Layer):
         skips = []
         for levels in self.segments:
             run = functools.partial(self._encode, levels, n_skips and n_skips * batch, training=training)
-            x, *finer = recomputed(run, x) if training and self.recompute else run(x)
+            x, *finer = recomputed(run, x) if self.recompute else run(x)
             skips += [tf.reshape(skip, [n_skips or count, batch, *skip.shape[1:]]) for skip in finer]
         # The authors' 4 x 4 convolution without padding, on 4 x 4 pixels, is a matrix product.
         h = self.head_norm(self.head(tf.reshape(x, [count * batch, 16 * x.shape[-1]])), training=training)
@@ -331,7 +331,7 @@ class Decoder(Layer):
         for levels in self.segments:
             run = functools.partial(self._decode, levels, training=training)
             inputs = [x, *itertools.islice(skips, len(levels))]
-            x = recomputed(run, *inputs) if training and self.recompute else run(*inputs)
+            x = recomputed(run, *inputs) if self.recompute else run(*inputs)
         frames = tf.sigmoid(tf.cast(x, tf.float32))
         return tf.reshape(frames, [count, batch, *frames.shape[1:]])
 

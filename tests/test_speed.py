@@ -8,6 +8,7 @@ from files.config import Config
 from files.model_svg import SVG
 from files.models import downconv, filter_gradient, leaky_relu, upconv
 
+OWN_FRAMES = dict(teacher_forcing=0.0, start_from="a trained model")
 SMALL = Config(width=4, g_dim=8, z_dim=3, rnn_size=16, n_past=3, n_future=2)
 
 
@@ -94,9 +95,10 @@ def assert_same_pass(kept, other):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(a).max())
 
 
+@pytest.mark.parametrize("training", [{}, OWN_FRAMES])
 @pytest.mark.parametrize("backbone", ["dcgan", "vgg"])
-def test_recomputed_activations_change_neither_gradients_nor_moving_statistics(backbone):
-    config = SMALL.replace(backbone=backbone)
+def test_recomputed_activations_change_neither_gradients_nor_moving_statistics(backbone, training):
+    config = SMALL.replace(backbone=backbone, **training)
     kept, recomputed = twins(config, recompute=True)
     inputs = small_inputs(config)
     assert_same_pass(training_pass(kept, *inputs)(), training_pass(recomputed, *inputs)())
@@ -104,10 +106,10 @@ def test_recomputed_activations_change_neither_gradients_nor_moving_statistics(b
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # updated once, not once more in the backward pass
 
 
-@pytest.mark.parametrize("backbone", ["dcgan", "vgg"])
-def test_recompute_needs_little_more_than_half_of_the_memory(backbone):
+@pytest.mark.parametrize(("backbone", "training"), [("dcgan", {}), ("vgg", {}), ("dcgan", OWN_FRAMES)])
+def test_recompute_needs_little_more_than_half_of_the_memory(backbone, training):
     def peak(recompute):
-        config = Config(width=8, rnn_size=16, n_future=95, backbone=backbone, recompute=recompute)
+        config = Config(width=8, rnn_size=16, n_future=95, backbone=backbone, recompute=recompute, **training)
         run = training_pass(SVG(config), *small_inputs(config))
         run()
         before = tf.config.experimental.get_memory_info("CPU:0")["current"]
