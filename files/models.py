@@ -222,7 +222,7 @@ def sizes(x: tf.Tensor) -> list:
 @tf.custom_gradient
 def add_held(x: tf.Tensor, skip: tf.Tensor):
     """Adds frame s of `skip` [S, B, ...] to frame s of `x` [M * B, ...], and the last one to all later frames."""
-    shape, own = [-1, *sizes(skip)[1:]], skip.shape[0] - 1
+    shape, own = [-1, *sizes(skip)[1:]], sizes(skip)[0] - 1
     x_own, x_held = tf.split(tf.reshape(x, shape), [own, -1])
     skip_own, skip_held = tf.split(skip, [own, 1])
     y = tf.concat([x_own + skip_own, x_held + skip_held], 0)
@@ -414,13 +414,11 @@ class LSTM(Layer):
 
     def call(self, x: tf.Tensor, state) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
         """[T, B, C] and the state before -> h [T, B, units] and the state after."""
-        hs, c = recurrence(self.project(x), *state, tf.convert_to_tensor(self.recurrent))
-        return hs, (after_all(state[0], hs), c)
-
-
-def after_all(before: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """The last of `values` [T, ...]; without any, `before` [...]."""
-    return tf.concat([before[None], values], 0)[-1]
+        projected = self.project(x)
+        if x.shape[0] == 0:  # tf.scan can't stack no frames of an unknown batch size
+            return projected[..., : self.units], state
+        hs, c = recurrence(projected, *state, tf.convert_to_tensor(self.recurrent))
+        return hs, (hs[-1], c)
 
 
 def gates(projected: tf.Tensor, h: tf.Tensor, recurrent: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -466,7 +464,7 @@ def recurrence(projected: tf.Tensor, h0: tf.Tensor, c0: tf.Tensor, recurrent: tf
         dh0 = tf.matmul(dprojected[0], transposed)
         return dprojected, dh0, dc_before[0], tf.tensordot(h_before, dprojected, [[0, 1], [0, 1]])
 
-    return (hs, after_all(c0, cs)), gradient
+    return (hs, cs[-1]), gradient
 
 
 class Recurrent(Layer):
