@@ -193,9 +193,9 @@ def score_batch(
 
     With B sequences of T frames, F of them predicted, and N samples: `psnr` and `ssim` [B, N, F], for Moving MNIST also
     `psnr_simulator` and `ssim_simulator`; `psnr_posterior` and so on [B, F], `spread` and `error` [B, F] (mean variance
-    of the samples and squared error of their mean), `squared_error` [B, K, T-1], `log_ratio` [B, K], `kl` and
-    `prior_sigma` [B, T-1], `bounced` [B, T], `sha256` [B, 32], and for the sequences to be shown their `shown_...`
-    videos [., F or T, H, W, C], uint8.
+    of the samples and squared error of their mean), mean pixel values `brightness` [B, N, F] and `brightness_truth`
+    [B, F], `squared_error` [B, K, T-1], `log_ratio` [B, K], `kl` and `prior_sigma` [B, T-1], `bounced` [B, T],
+    `sha256` [B, 32], and for the sequences to be shown their `shown_...` videos [., F or T, H, W, C], uint8.
     """
     video, n_past = batch["video"], model.config.n_past
     past, future = video[:, :n_past], video[:, n_past:]
@@ -221,6 +221,7 @@ def score_batch(
     of_references = frame_scores(references, future)
     scores |= {f"{name}_{row}": of_references[name][:, k] for name in METRICS for k, row in enumerate(REFERENCES)}
     scores |= spread_and_error(samples, future)
+    scores |= {"brightness": tf.reduce_mean(samples, [3, 4, 5]), "brightness_truth": tf.reduce_mean(future, [2, 3, 4])}
     scores |= posterior_scores(model, video, tf.constant(importance))
     scores |= shown(video, samples, posterior, scores["ssim"], max(0, SHOWN - start))
     scores = {name: value.numpy() for name, value in scores.items()}
@@ -415,9 +416,15 @@ def finite_or_none(value):
 
 
 def summary(metrics: dict) -> str:
-    """The table of `metrics.json` as text: a row per kind of prediction, with 95 % intervals."""
+    """The table of `metrics.json` as text: a row per kind of prediction, with 95 % intervals; and do samples fade?"""
     rows = {
         row: {name: f"{value['mean']:.4f} ± {value['interval'] or 0:.4f}" for name, value in values.items()}
         for row, values in metrics["table"].items()
     }
-    return pd.DataFrame(rows).T.to_string()
+    table, brightness = pd.DataFrame(rows).T.to_string(), metrics["brightness"]
+    if brightness["ratio"] is None:  # the truth is black
+        return table
+    return (
+        f"{table}\nIn the last frame the samples have {brightness['ratio']:.2f} of the truth's brightness, "
+        f"{brightness['faded']['mean']:.0%} of them less than half."
+    )

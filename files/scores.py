@@ -43,6 +43,7 @@ def quality(rows: Rows, scores: Scores, per_sequence: pd.DataFrame, n_past: int)
         },
         "best_of": {metric: best_of_n(scores[metric]) for metric in METRICS},
         **{name: mean_interval(per_sequence[name]) for name in ("diversity", "elbo", "importance_weighted")},
+        "brightness": brightness_at_end(scores["brightness"], scores["brightness_truth"]),
         "spread_skill": spread_skill(scores["spread"], scores["error"], scores["psnr"].shape[1]),
         "prior_sigma": sigma_around_bounces(scores["prior_sigma"], scores["bounced"], n_past),
         "lpips": None,  # LPIPS and FVD: see the top of files/evaluate.py
@@ -56,6 +57,8 @@ def frame_table(rows: Rows, scores: Scores, n_past: int) -> pd.DataFrame:
     series += [
         ("samples", "diversity", n_past + 1, 2 * scores["spread"]),
         ("samples", "error of the mean", n_past + 1, scores["error"]),
+        ("samples", "brightness", n_past + 1, scores["brightness"].mean(1)),
+        ("truth", "brightness", n_past + 1, scores["brightness_truth"]),
         ("prior", "sigma", 2, scores["prior_sigma"]),
         ("posterior", "kl", 2, scores["kl"]),
     ]
@@ -102,6 +105,17 @@ def best_of_n(values: np.ndarray) -> dict[str, list[float]]:
     """Mean and interval of the best of the first 1, 2, ... N samples; values [S, N, F]."""
     best = np.maximum.accumulate(values.mean(-1), 1)
     return pd.DataFrame([mean_interval(best[:, n]) for n in range(best.shape[1])]).to_dict("list")
+
+
+def brightness_at_end(samples: np.ndarray, truth: np.ndarray) -> dict:
+    """Do samples fade, which SSIM rewards on a black ground? Mean pixel values of samples [S, N, F] and truth [S, F].
+
+    In the last frame: `ratio` of the mean brightness of the samples to the truth's, and `faded`, the share of samples
+    that have less than half of the brightness of their sequence's truth.
+    """
+    samples, truth = samples[..., -1], truth[:, -1]
+    ratio = samples.mean() / truth.mean() if truth.any() else np.nan
+    return {"ratio": ratio, "faded": mean_interval((samples < 0.5 * truth[:, None]).mean(1))}
 
 
 def spread_skill(spread: np.ndarray, error: np.ndarray, n_samples: int, n_bins: int = 10) -> dict:

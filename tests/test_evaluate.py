@@ -130,6 +130,16 @@ def test_diversity_is_the_distance_between_samples(results, expected):
     np.testing.assert_allclose(written["mean"], error.mean(0), rtol=1e-3)
 
 
+def test_brightness_is_that_of_samples_and_truth(results, expected):
+    folder, metrics = results
+    _, samples, video = expected
+    per_frame = pd.read_csv(folder / "per_frame.csv").query("metric == 'brightness'").set_index("row")["mean"]
+    of_samples, of_truth = samples.mean((0, 1, 3, 4, 5)), video[:, PAST:].mean((0, 2, 3, 4))
+    np.testing.assert_allclose(per_frame["samples"], of_samples, rtol=1e-3)
+    np.testing.assert_allclose(per_frame["truth"], of_truth, rtol=1e-3)
+    assert metrics["brightness"]["ratio"] == pytest.approx(of_samples[-1] / of_truth[-1], rel=1e-3)
+
+
 def test_best_and_worst_futures_are_kept(results, expected):
     _, samples, video = expected
     kept = np.load(results[0] / "samples.npz")

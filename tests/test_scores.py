@@ -30,6 +30,15 @@ def test_bounds_are_exact_with_the_exact_posterior():
     assert (found["elbo"][0], found["importance_weighted"][0]) == pytest.approx((exact, exact))
 
 
+def test_faded_samples_are_counted_in_the_last_frame():
+    truth = np.array([[0.9, 0.2], [0.9, 0.4]])
+    samples = np.array([[[0.0, 0.09], [0.0, 0.11]], [[0.0, 0.1], [0.0, 0.1]]])  # [S, N, F]
+    found = scores.brightness_at_end(samples, truth)
+    assert found["ratio"] == pytest.approx(0.1 / 0.3)
+    assert found["faded"]["mean"] == pytest.approx(3 / 4)
+    assert np.isnan(scores.brightness_at_end(samples, 0 * truth)["ratio"])
+
+
 def test_roc_area_counts_pairs():
     rng = np.random.default_rng(0)
     score, event = rng.integers(0, 10, (6, 20)), rng.uniform(size=(6, 20)) < 0.3
