@@ -383,10 +383,11 @@ def weights_hash(model: SVG) -> str:
 
 
 def run_hash(config: Config, options: EvaluateOptions, weights: str) -> str:
-    """Names the parts of a run: another model, another test set or other noise don't continue it."""
+    """Names the parts of a run: another model, test set or noise don't continue it, nor does another code."""
     file = pathlib.Path(config.data)
     same = {name: getattr(options, name) for name in ("data", "split", "n_future", "n_samples", "n_importance", "seed")}
     same |= {"config": dataclasses.asdict(config), "weights": weights}
+    same["code"] = pathlib.Path(__file__).read_text()  # it decides which scores a part holds
     same["file"] = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
 
