@@ -14,7 +14,7 @@ import files.train
 from files.__main__ import main
 from files.config import Config
 from files.data import make_dataset
-from files.evaluate import weights_hash
+from files.evaluate import EvaluateOptions, weights_hash
 from files.model_svg import SVG
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -87,7 +87,8 @@ def test_tables_quote_the_metrics(text, name):
 
 def command_of(metrics: dict) -> str:
     """The evaluation's command without the options that have their defaults."""
-    count = "" if metrics["n_sequences"] == 5000 else f" --n-sequences {metrics['n_sequences']}"
+    count = metrics["n_sequences"]
+    count = "" if count == EvaluateOptions.n_sequences else f" --n-sequences {count}"
     checkpoint = re.search(r"--checkpoint (\S+)", metrics["command"])[1]
     return f"python -m files evaluate --checkpoint {checkpoint}{count} --batch-size {metrics['batch_size']}"
 
