@@ -7,7 +7,8 @@ import numpy as np
 
 from files.config import Config
 from files.model_svg import SVG
-from files.models import BatchNorm, Conv, ConvBlock, Decoder, Encoder, Recurrent
+from files.models import ConvBlock, Decoder, Encoder, Recurrent
+from files.ops import BatchNorm, Conv
 
 Arrays = Mapping[str, np.ndarray]
 # One of our variables, the authors' arrays that make it, and how.

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from files.config import Config
-from files.models import Decoder, Encoder, FramePredictor, GaussianLSTM, StandardNormal, sizes
+from files.models import Decoder, Encoder, FramePredictor, GaussianLSTM, StandardNormal
+from files.ops import sizes
 
 # The second half of a noise seed; training step k of replica r has a number above 0 of its own.
 TEACHER_FORCED, POSTERIOR, PRIOR = 0, -1, -2

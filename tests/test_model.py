@@ -7,7 +7,8 @@ import tensorflow as tf
 from scipy import integrate, stats
 
 from files.model_svg import SVG, gaussian_kl
-from files.models import LSTM, BatchNorm, GaussianLSTM, add_held
+from files.models import GaussianLSTM
+from files.ops import LSTM, BatchNorm, add_held
 from files.train import compile_model
 
 

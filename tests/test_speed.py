@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from files.config import Config
 from files.model_svg import SVG
-from files.models import downconv, filter_gradient, leaky_relu, upconv
+from files.ops import downconv, filter_gradient, leaky_relu, upconv
 
 OWN_FRAMES = dict(teacher_forcing=0.0, start_from="a trained model")
 SMALL = Config(width=4, g_dim=8, z_dim=3, rnn_size=16, n_past=3, n_future=2)
