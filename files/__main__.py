@@ -1,12 +1,13 @@
 """The command line: `python -m files train|sample|evaluate|import|figures --help`."""
 
 import argparse
+import shlex
 import sys
 from typing import Annotated, Literal
 
 import tyro
 
-from files.config import PRESETS, Config, preset
+from files.config import PRESETS, Config, Machine, Recipe, preset
 
 Flat = tyro.conf.arg(name="")  # a dataclass's fields as options of the command itself
 
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> None:
     # Imported late: TensorFlow takes seconds, and a mistyped preset should not.
     from files.evaluate import EvaluateOptions
     from files.evaluate import evaluate as run_evaluate
-    from files.figures import make_figures
+    from files.figures import FigureOptions, make_figures
     from files.import_checkpoint import ImportOptions
     from files.import_checkpoint import import_checkpoint as run_import
     from files.sample import SampleOptions
@@ -35,16 +36,20 @@ def main(arguments: list[str]) -> None:
     def train(
         name: str,
         preset: Literal[tuple(PRESETS)] = chosen,
-        config: Annotated[Config, Flat] = defaults,
+        config: Annotated[Config, Flat] = defaults.config,
+        recipe: Annotated[Recipe, Flat] = defaults.recipe,
+        machine: Annotated[Machine, Flat] = Machine(),  # noqa: B008, it's frozen
     ) -> None:
         """Train a model, or go on with the run of that name.
 
         Args:
             name: Name of the run: its folder under checkpoints/ and results/.
             preset: Published settings; the options below change them.
-            config: All settings.
+            config: The model and its data.
+            recipe: How it is trained.
+            machine: How training runs on this machine.
         """
-        run_train(config, name)
+        run_train(config, recipe, machine, name)
 
     @app.command(name="sample")
     def sample(options: Annotated[SampleOptions, Flat]) -> None:
@@ -62,9 +67,9 @@ def main(arguments: list[str]) -> None:
         run_import(options)
 
     @app.command(name="figures")
-    def figures() -> None:
-        """Remake all figures of figs/ from results/."""
-        for path in make_figures():
+    def figures(options: Annotated[FigureOptions, Flat]) -> None:
+        """Draw what results/ holds of your runs and evaluations, into figs/."""
+        for path in make_figures(options):
             print(path)
 
     app.cli(prog="python -m files", args=arguments)
@@ -73,5 +78,8 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop or 'stopped'}\npython -m files {shlex.join(sys.argv[1:])}", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")

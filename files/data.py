@@ -10,15 +10,15 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from files.config import Config
+from files.config import MOVING_MNIST, Config
 
 MNIST = pathlib.Path(__file__).parent.parent / "data" / "mnist.npz"
 SPLITS = ("train", "val", "test")
-MOVING_MNIST = ("smmnist", "smmnist_srvp", "mmnist")
 CANVAS = 64  # pixels
 MAX_SPEED = 4  # pixels per frame
 VAL_DIGITS = 5000  # the last training digits are held out for validation
 MAX_IMPACTS = 8  # redraws kept in stock for one digit in one frame; more than three impacts are very rare
+MAX_FRAMES = (2**31 - 1) // CANVAS**2  # in a batch: pixels are counted by int32
 AHEAD = tf.data.AUTOTUNE
 
 
@@ -26,17 +26,20 @@ def make_dataset(
     config: Config,
     split: str,
     *,
-    batch_size: int | None = None,
+    batch_size: int,
+    seed: int = 0,
     n_frames: int | None = None,
     start: int = 0,
     count: int | None = None,
+    indices: bool = False,
     trajectories: bool = False,
     whole: bool = False,
 ) -> tf.data.Dataset:
     """Batches of video [B, T, H, W, C], float32 in [0, 1].
 
-    `split` is train, val or test; train never ends, unless `count` is given. `start` is the index of the first sequence
-    (step * batch size when a run is resumed) and `count` the number of sequences. The last batch may be smaller.
+    `split` is train, val or test; train never ends, unless `count` is given, and depends on `seed`, as held-out data
+    does not. `start` is the index of the first sequence (step * batch size when a run is resumed) and `count` the
+    number of sequences. The last batch may be smaller. With `indices` each element is a pair of video and index [B].
     With `trajectories` (Moving MNIST only) each element is a dict of `video` and, for D digits, `position`
     (float64 [B, T, D, 2], row and column of the digit's upper left corner in pixels), `velocity` (float64, the same
     shape, pixels per frame, as it is after the frame's bounces), `bounced` (bool [B, T, D]) and `digit` (uint8
@@ -49,20 +52,23 @@ def make_dataset(
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
     n_frames = n_frames or config.n_frames
+    if config.data in MOVING_MNIST:
+        check_pixels(batch_size * n_frames)
     source = moving_mnist if config.data in MOVING_MNIST else functools.partial(user_videos, whole=whole)
     if trajectories and config.data not in MOVING_MNIST:
         raise ValueError(f"trajectories are known for {', '.join(MOVING_MNIST)} only; the data is {config.data!r}")
-    draw, render, length = source(config, split, n_frames)
+    draw, render, length = source(config, split, n_frames, seed if split == "train" else 0)
 
     stop = start + count if count else (np.iinfo(np.int64).max if split == "train" else length)
-    sequences = tf.data.Dataset.range(start, stop).map(draw, num_parallel_calls=AHEAD)
-    batches = sequences.batch(batch_size or config.batch_size, num_parallel_calls=AHEAD)
+    sequences = tf.data.Dataset.range(start, stop).map(lambda i: (draw(i), i), num_parallel_calls=AHEAD)
+    batches = sequences.batch(batch_size, num_parallel_calls=AHEAD)
     shape = [None, n_frames, config.image_size, config.image_size, config.channels]
 
-    def finish(drawn):
+    def finish(drawn, index):
         batch = render(drawn)
         batch["video"] = tf.ensure_shape(batch["video"], shape)
-        return batch if trajectories else batch["video"]
+        element = batch if trajectories else batch["video"]
+        return (element, index) if indices else element
 
     batches = batches.map(finish, num_parallel_calls=AHEAD)
     options = tf.data.Options()
@@ -94,12 +100,12 @@ def mnist_digits(split: str, size: int) -> np.ndarray:
     return tf.cast(tf.round(resized), tf.uint8).numpy()
 
 
-def moving_mnist(config: Config, split: str, n_frames: int):
+def moving_mnist(config: Config, split: str, n_frames: int, seed: int):
     """`draw` (index -> random numbers of one sequence), `render` (a batch of them -> video) and the split's length."""
     digits_per_video = config.num_digits
     with tf.device("CPU"):
         digits = tf.constant(mnist_digits(split, 28 if config.data == "smmnist_srvp" else 32))
-    seed = 3 * config.seed + SPLITS.index(split)
+    seed = 3 * seed + SPLITS.index(split)
     reach = CANVAS - digits.shape[1]  # the largest position that is still inside, in pixels
     starts = reach + 1 if config.data == "smmnist_srvp" else reach
     # Each held-out digit is used once before any is used again, as in the published test of SRVP.
@@ -150,6 +156,7 @@ def simulate_futures(
     """
     position, velocity, digit = (sequences[name] for name in ("position", "velocity", "digit"))
     batch, frames, digits, _ = position.shape
+    check_pixels(batch * n_samples * (frames - n_past + 1))
     shape = [n_samples, frames - n_past + 1, MAX_IMPACTS, digits, 2]
     generators = [np.random.default_rng([seed, index]) for index in range(start, start + batch)]
 
@@ -244,6 +251,14 @@ def _bounce_srvp(position, velocity, free, inward, reach, tolerance=1e-8):
     return tf.clip_by_value(position, 0, reach), velocity, bounced
 
 
+def check_pixels(frames: int) -> None:
+    """Raises ValueError for more frames in one batch than `paste` can count the pixels of."""
+    if frames > MAX_FRAMES:
+        raise ValueError(
+            f"{frames} frames in one batch; at most {MAX_FRAMES} can be drawn at once: take smaller batches"
+        )
+
+
 def paste(digits, position):
     """Frames [B, T, 64, 64] of the digits [B, D, S, S] (uint8) at [B, T, D, 2], summed and clipped to [0, 1]."""
     batch, time, count = tf.unstack(tf.shape(position)[:3])
@@ -302,7 +317,7 @@ def load_videos(path: str | pathlib.Path, split: str = "test", whole: bool = Fal
     return videos
 
 
-def user_videos(config: Config, split: str, n_frames: int, whole: bool = False):
+def user_videos(config: Config, split: str, n_frames: int, seed: int, whole: bool = False):
     """As `moving_mnist`, for the file `config.data`: random windows in training, first frames in val and test."""
     videos = load_videos(config.data, split, whole)
     expected = (config.image_size, config.image_size, config.channels)
@@ -314,7 +329,7 @@ def user_videos(config: Config, split: str, n_frames: int, whole: bool = False):
     scale = 255.0 if videos.dtype == np.uint8 else 1.0
     with tf.device("CPU"):
         videos = tf.constant(np.ascontiguousarray(videos))
-    seed = 3 * config.seed + SPLITS.index(split)
+    seed = 3 * seed + SPLITS.index(split)
 
     def draw(index):
         if split == "train":

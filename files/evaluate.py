@@ -9,14 +9,13 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import pathlib
-import platform
-import resource
+import re
 import shlex
 import shutil
-import sys
 import time
+import zipfile
+import zlib
 from typing import Literal
 
 import keras
@@ -24,10 +23,13 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from files.config import Config
-from files.data import MOVING_MNIST, make_dataset, simulate_futures
+from files.config import MOVING_MNIST, Config
+from files.data import make_dataset, simulate_futures
+from files.device import device_line, hardware, peak_memory
+from files.durable import only_process, replacing
 from files.model_svg import SVG, gaussian_kl
 from files.scores import METRICS, REFERENCES, Scores, frame_table, quality, sequence_table, table_rows
+from files.utils import graph_ssim
 
 PSNR_CAP = 10 * np.log10(12 * 255**2)  # dB; the error of rounding to 8 bits, where equal frames would give infinity
 SHOWN = 4  # sequences whose futures are kept as video
@@ -35,6 +37,8 @@ SHOWN_SAMPLES = 3  # of them, samples kept beside the best and the worst
 VARIANCE_BATCHES = 16  # of 16 training sequences, to which the variance of the likelihood is fitted
 TRAVERSAL = np.linspace(-3, 3, 7)  # standard deviations of the prior
 TRAVERSAL_DIMENSIONS, TRAVERSAL_FRAMES = 10, 5
+PART_NAME = re.compile(r"(\d{8})-(\d{8})\.npz")  # first sequence, and the one after the last
+DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError)  # what reading a part may raise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +51,8 @@ class EvaluateOptions:
     checkpoint: pathlib.Path
     """Folder of the model, under checkpoints/."""
     name: str | None = None
-    """Results go to results/NAME; by default the name of the checkpoint's folder."""
+    """Results go to results/NAME, by default the name of the checkpoint's folder; those of another data set or split
+    to a folder of their own in it."""
     data: str | None = None
     """Test set: a dataset's name, or an .npy or .npz file of videos [N, T, H, W(, C)], which is used whole unless it
     has an array called test. By default the test split of the model's own data."""
@@ -63,6 +68,8 @@ class EvaluateOptions:
     """Posterior samples of the importance-weighted bound."""
     seed: int = 0
     """Seed of the noise."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Precision of the convolutional nets, whatever that of training was."""
     batch_size: int = 4
     """Sequences whose samples are in memory at once: memory grows with batch_size * n_samples."""
     results: pathlib.Path = pathlib.Path("results")
@@ -75,8 +82,10 @@ class EvaluateOptions:
 
     @property
     def folder(self) -> pathlib.Path:
-        """Where the results go."""
-        return self.results / (self.name or self.checkpoint.resolve().name)
+        """Where the results go: one folder for each checkpoint, data set and split."""
+        words = [] if self.data is None else [data_label(self.data)]
+        words += [] if self.split == "test" else [self.split]
+        return pathlib.Path(self.results, self.name or self.checkpoint.resolve().name, *words)
 
     @property
     def command(self) -> str:
@@ -86,27 +95,49 @@ class EvaluateOptions:
         return shlex.join(["python", "-m", "files", "evaluate", *words])
 
 
+def data_label(data: str) -> str:
+    """A data set as the name of a folder; files of the same name in different places have different ones."""
+    if data in MOVING_MNIST:
+        return data
+    path = pathlib.Path(data).resolve()
+    return f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
+
+
 def evaluate(options: EvaluateOptions) -> dict:
     """Evaluates a checkpoint and writes `metrics.json`, `per_frame.csv`, `per_sequence.csv` and `samples.npz`.
 
     Returns what stands in `metrics.json`. The same options give the same figures whatever the batch size, up to the
-    rounding of convolutions.
+    rounding of convolutions. An evaluation that was stopped goes on where it was; parts that are missing or damaged are
+    scored again.
 
-    Raises FileNotFoundError for a checkpoint or file that isn't there, ValueError for one that doesn't fit.
+    Raises FileNotFoundError for a checkpoint or file that isn't there, ValueError for one that doesn't fit, for samples
+    that are no numbers, and while another process does the same evaluation.
     """
-    model = SVG.load(options.checkpoint)
+    model = SVG.load(options.checkpoint, options.precision)
     config = model.config.replace(data=options.data or model.config.data)
     count = min(options.n_sequences, len(open_test_set(config, options, batch_size=1)))
+    print(f"{options.checkpoint}: {count} sequences, {device_line(options.precision)}")
     weights = weights_hash(model)
     parts = options.folder / f"parts-{run_hash(config, options, weights)}"
-    score_sequences(model, config, options, count, parts)
-    scores = read_parts(parts, count)
+    with only_process(parts.with_suffix(".lock"), f"writing {parts}"):
+        scores = score_sequences(model, config, options, count, parts)
+        metrics = write_results(model, config, options, scores, weights)
+        removing = parts.with_name(f"removing-{parts.name}")  # at once: whoever is killed leaves no half of the parts
+        shutil.rmtree(removing, ignore_errors=True)
+        parts.rename(removing)
+        shutil.rmtree(removing)
+    parts.with_suffix(".lock").unlink(missing_ok=True)
+    print(summary(metrics))
+    return metrics
 
+
+def write_results(model: SVG, config: Config, options: EvaluateOptions, scores: Scores, weights: str) -> dict:
+    """Writes the four files of an evaluation, `metrics.json` last, and returns what stands in it."""
     rows, variance = table_rows(scores), fit_variance(model)
     per_frame, per_sequence = frame_table(rows, scores, config.n_past), sequence_table(rows, scores, variance)
     metrics = {
         "command": options.command,
-        "n_sequences": count,
+        "n_sequences": len(scores["index"]),
         "n_samples": options.n_samples,
         "n_past": config.n_past,
         "n_future": options.n_future,
@@ -119,22 +150,21 @@ def evaluate(options: EvaluateOptions) -> dict:
         "data_sha256": hashlib.sha256(scores["sha256"].tobytes()).hexdigest(),
         "weights_sha256": weights,
         "config": dataclasses.asdict(model.config),
+        "precision": options.precision,
         "versions": {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy", "pandas")},
-        "python": platform.python_version(),
         "hardware": hardware(),
         "batch_size": options.batch_size,
         "seconds": scores["seconds"].sum(),
         "peak_memory_bytes": peak_memory(),
     }
     metrics = keras.tree.map_structure(finite_or_none, metrics)
-
-    per_frame.to_csv(options.folder / "per_frame.csv", index=False, float_format="%.6g")
-    per_sequence.to_csv(options.folder / "per_sequence.csv", index=False, float_format="%.6g")
-    np.savez_compressed(options.folder / "samples.npz", **shown_arrays(model, scores))
-    (options.folder / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    for unfinished in options.folder.glob("parts-*"):
-        shutil.rmtree(unfinished)
-    print(summary(metrics))
+    for name, table in (("per_frame.csv", per_frame), ("per_sequence.csv", per_sequence)):
+        with replacing(options.folder / name) as writing:
+            table.to_csv(writing, index=False, float_format="%.6g")
+    with replacing(options.folder / "samples.npz") as writing, writing.open("wb") as file:
+        np.savez_compressed(file, **shown_arrays(model, scores))
+    with replacing(options.folder / "metrics.json") as writing:
+        writing.write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     return metrics
 
 
@@ -153,31 +183,64 @@ def open_test_set(config: Config, options: EvaluateOptions, **kwargs) -> tf.data
     )
 
 
-def score_sequences(model: SVG, config: Config, options: EvaluateOptions, count: int, parts: pathlib.Path) -> None:
-    """Scores the sequences that `parts` doesn't hold yet, a file per batch, written whole or not at all."""
+def score_sequences(model: SVG, config: Config, options: EvaluateOptions, count: int, parts: pathlib.Path) -> Scores:
+    """The scores of the first `count` sequences, on the leading axis: those in `parts`, and the others, put there.
+
+    A file per batch, written whole or not at all.
+    """
     parts.mkdir(parents=True, exist_ok=True)
-    done = max((int(path.stem.split("-")[1]) for path in parts.glob("*.npz")), default=0)
-    if done >= count:
-        return
-    progress = keras.utils.Progbar(count - done, unit_name="sequence")
-    for batch in open_test_set(config, options, start=done, count=count - done, batch_size=options.batch_size):
-        started = time.perf_counter()
-        batch = batch if isinstance(batch, dict) else {"video": batch}
-        scores = score_batch(model, config, batch, options, done)
-        size = len(batch["video"])
-        scores["seconds"] = np.full(size, (time.perf_counter() - started) / size)
-        writing = parts / "writing"
-        with writing.open("wb") as file:
-            np.savez(file, **scores)
-        os.replace(writing, parts / f"{done:08d}-{done + size:08d}.npz")
-        done += size
-        progress.add(size)
+    kept = read_parts(parts)
+    done = sum(stop - start for start, stop in kept)
+    progress = keras.utils.Progbar(count, unit_name="sequence")
+    if done:
+        progress.update(done)
+    for start, stop in gaps(list(kept), count):
+        videos = open_test_set(config, options, start=start, count=stop - start, batch_size=options.batch_size)
+        for batch in videos:
+            started = time.perf_counter()
+            batch = batch if isinstance(batch, dict) else {"video": batch}
+            scores = score_batch(model, config, batch, options, start)
+            size = len(batch["video"])
+            scores["seconds"] = np.full(size, (time.perf_counter() - started) / size)
+            with replacing(parts / f"{start:08d}-{start + size:08d}.npz") as writing, writing.open("wb") as file:
+                np.savez(file, **scores)
+            kept[start, start + size] = scores
+            start += size
+            progress.add(size)
+    in_order = [kept[part] for part in sorted(kept)]
+    return {name: np.concatenate([part[name] for part in in_order])[:count] for name in in_order[0]}
 
 
-def read_parts(parts: pathlib.Path, count: int) -> Scores:
-    """The scores of the first `count` sequences, on the leading axis."""
-    loaded = [dict(np.load(path)) for path in sorted(parts.glob("*.npz"))]
-    return {name: np.concatenate([part[name] for part in loaded])[:count] for name in loaded[0]}
+def read_parts(parts: pathlib.Path) -> dict[tuple[int, int], Scores]:
+    """The parts that are whole, by their first sequence and the one after their last; the others are removed."""
+    kept = {}
+    for path in sorted(parts.iterdir()):
+        scores = read_part(path)
+        start, stop = (scores["index"][0], scores["index"][-1] + 1) if scores else (0, 0)
+        if scores and all(stop <= first or start >= last for first, last in kept):
+            kept[int(start), int(stop)] = scores
+        else:
+            path.unlink()
+    return kept
+
+
+def read_part(path: pathlib.Path) -> Scores | None:
+    """The scores of a part, or None if it is damaged or doesn't hold the sequences that its name tells."""
+    named = PART_NAME.fullmatch(path.name)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            scores = dict(arrays)
+        complete = {len(values) for name, values in scores.items() if not name.startswith("shown_")}
+        indices = range(*map(int, named.groups())) if named else range(0)
+        return scores if list(scores["index"]) == list(indices) and complete == {len(indices)} else None
+    except DAMAGED:
+        return None
+
+
+def gaps(parts: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    """The ranges of 0..count that no part (first, after the last) covers."""
+    stops, starts = [0, *(stop for _, stop in sorted(parts))], [*(start for start, _ in sorted(parts)), count]
+    return [(stop, start) for stop, start in zip(stops, starts, strict=True) if stop < start]
 
 
 def noise(seed: int, indices: range, stream: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -195,7 +258,7 @@ def score_batch(
     `psnr_simulator` and `ssim_simulator`; `psnr_posterior` and so on [B, F], `spread` and `error` [B, F] (mean variance
     of the samples and squared error of their mean), mean pixel values `brightness` [B, N, F] and `brightness_truth`
     [B, F], `squared_error` [B, K, T-1], `log_ratio` [B, K], `kl` and `prior_sigma` [B, T-1], `bounced` [B, T],
-    `sha256` [B, 32], and for the sequences to be shown their `shown_...` videos [., F or T, H, W, C], uint8.
+    `sha256` [B, 32], `index` [B], and of the sequences to be shown the `shown_...` videos [., F or T, H, W, C], uint8.
     """
     video, n_past = batch["video"], model.config.n_past
     past, future = video[:, :n_past], video[:, n_past:]
@@ -208,6 +271,8 @@ def score_batch(
         posterior_noise=noise(options.seed, indices, 0, (options.n_samples, n_past - 1, latents)),
         prior_noise=noise(options.seed, indices, 1, (options.n_samples, options.n_future, latents)),
     )
+    if not bool(tf.reduce_all(tf.math.is_finite(samples))):
+        raise ValueError(f"samples of sequences {start} to {indices[-1]} are no finite numbers: the weights are broken")
     importance = noise(options.seed, indices, 2, (options.n_importance, video.shape[1] - 1, latents))
     posterior = model.reconstruct(video, tf.constant(importance[:, 0]))[:, n_past - 1 :]
     repeat = tf.repeat(past[:, -1:], options.n_future, axis=1)
@@ -228,6 +293,7 @@ def score_batch(
     scores["bounced"] = np.any(batch["bounced"], -1) if "bounced" in batch else np.zeros(video.shape[:2], bool)
     digests = [hashlib.sha256(sequence.tobytes()).digest() for sequence in video.numpy()]
     scores["sha256"] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+    scores["index"] = np.array(indices)
     return scores
 
 
@@ -245,28 +311,6 @@ def frame_scores(predictions: tf.Tensor, future: tf.Tensor) -> dict[str, tf.Tens
 
     psnr, ssim = tf.map_fn(of_sequence, (predictions, future), fn_output_signature=(tf.float32, tf.float32))
     return {"psnr": tf.minimum(psnr, PSNR_CAP), "ssim": ssim}
-
-
-def graph_ssim(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """`tf.image.ssim(a, b, 1.0)` of images [..., H, W, C] -> [...], with NumPy's broadcasting.
-
-    Window and constants are those of Wang et al. (2004). The window is separable, and two matrix products are four
-    times as fast on a CPU as the convolution of 11 x 11 in `tf.image.ssim`, which took half of an evaluation's time.
-    """
-
-    def window(size):  # [size - 10, size]: row i is centred on pixel i + 5
-        offset = np.arange(size) - np.arange(size - 10)[:, None] - 5
-        weights = np.where(np.abs(offset) <= 5, np.exp(-0.5 * (offset / 1.5) ** 2), 0)
-        return tf.constant(weights / weights.sum(1, keepdims=True), tf.float32)
-
-    def mean(x):
-        return tf.einsum("ih,...hwc,jw->...ijc", window(x.shape[-3]), x, window(x.shape[-2]))
-
-    mean_a, mean_b, c1, c2 = mean(a), mean(b), 0.01**2, 0.03**2
-    covariance = mean(a * b) - mean_a * mean_b
-    variances = mean(a**2) - mean_a**2 + mean(b**2) - mean_b**2
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return tf.reduce_mean(luminance * (2 * covariance + c2) / (variances + c2), [-3, -2, -1])
 
 
 @tf.function(reduce_retracing=True)
@@ -290,7 +334,7 @@ def posterior_scores(model: SVG, video: tf.Tensor, posterior_noise: tf.Tensor) -
     """
 
     def of_sample(epsilon):
-        out = model(video, posterior_noise=epsilon, teacher_forcing=1.0)  # whatever the training's, this is the bound
+        out = model(video, posterior_noise=epsilon)
         error = tf.reduce_sum(tf.math.squared_difference(out["x_pred"], video[:, 1:]), [2, 3, 4])
         z = out["mu"] + tf.exp(0.5 * out["logvar"]) * epsilon
         log_p = -0.5 * (out["logvar_p"] + tf.math.squared_difference(z, out["mu_p"]) / tf.exp(out["logvar_p"]))
@@ -385,28 +429,14 @@ def weights_hash(model: SVG) -> str:
 def run_hash(config: Config, options: EvaluateOptions, weights: str) -> str:
     """Names the parts of a run: another model, test set or noise don't continue it, nor does another code."""
     file = pathlib.Path(config.data)
-    same = {name: getattr(options, name) for name in ("data", "split", "n_future", "n_samples", "n_importance", "seed")}
+    same = {
+        name: getattr(options, name)
+        for name in ("data", "split", "n_future", "n_samples", "n_importance", "seed", "precision")
+    }
     same |= {"config": dataclasses.asdict(config), "weights": weights}
     same["code"] = pathlib.Path(__file__).read_text()  # it decides which scores a part holds
     same["file"] = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def hardware() -> dict:
-    """Processor, cores and accelerators."""
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    gpus = [
-        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
-        for gpu in tf.config.list_physical_devices("GPU")
-    ]
-    return {"processor": names[0] if names else platform.processor(), "cores": os.cpu_count(), "gpus": gpus}
-
-
-def peak_memory() -> int:
-    """The largest resident size of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def finite_or_none(value):

@@ -1,5 +1,6 @@
-"""All figures of the project, from the files in results/: `python -m files figures`, or `make figs`."""
+"""All figures of the project, from the files in results/: `python -m files figures`."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -8,23 +9,62 @@ import numpy as np
 import pandas as pd
 
 from files import utils
+from files.evaluate import weights_hash
+from files.model_svg import SVG
+
+SHIPPED = ("shipped", "stages")  # folders of results/ that come with the project: what is made from them is there, too
 
 
-def make_figures(results: str | pathlib.Path = "results", figs: str | pathlib.Path = "figs") -> list[pathlib.Path]:
-    """Draws what `results` and its subfolders hold; the figures of results/NAME go to figs/NAME. Returns their paths.
+@dataclasses.dataclass(frozen=True)
+class FigureOptions:
+    """From what to draw figures, and where to."""
+
+    results: pathlib.Path = pathlib.Path("results")
+    """Folder of results: logs of training, evaluations."""
+    figs: pathlib.Path = pathlib.Path("figs")
+    """Folder of figures; those of RESULTS/NAME go to FIGS/NAME."""
+    checkpoints: pathlib.Path = pathlib.Path("checkpoints")
+    """Folder of checkpoints: an evaluation of other weights than those of CHECKPOINTS/NAME is not drawn."""
+
+
+def make_figures(options: FigureOptions) -> list[pathlib.Path]:
+    """Draws what `results` and its subfolders hold, without what is shipped. Returns the paths of the figures.
 
     Raises FileNotFoundError if there is nothing to draw.
     """
-    results, figs = pathlib.Path(results), pathlib.Path(figs)
-    paths = []
-    for folder in [results, *sorted(path for path in results.glob("*") if path.is_dir())]:
-        out = figs / folder.relative_to(results)
-        figures = training_figures(folder) | evaluation_figures(folder)
-        paths += [save(figure, out / f"{name}.png", folder) for name, figure in figures.items()]
-        paths += save_animations(folder, out)
+    paths, hashes = [], {}
+    for folder in [options.results, *sorted(path for path in options.results.rglob("*") if path.is_dir())]:
+        name = folder.relative_to(options.results)
+        if name.parts[:1] and name.parts[0] in SHIPPED:
+            continue
+        out, figures = options.figs / name, training_figures(folder)
+        if (folder / "metrics.json").is_file():
+            checkpoint = options.checkpoints.joinpath(*name.parts[:1])
+            if checkpoint not in hashes and (checkpoint / "config.json").is_file():
+                hashes[checkpoint] = weights_hash(SVG.load(checkpoint))
+            if is_of(folder, hashes.get(checkpoint)):
+                figures |= evaluation_figures(folder)
+                paths += save_animations(folder, out)
+            else:
+                print(f"{folder} was evaluated with other weights than {checkpoint} has now: not drawn")
+        paths += [save(figure, out / f"{figure_name}.png", folder) for figure_name, figure in figures.items()]
     if not paths:
-        raise FileNotFoundError(f"{results} holds no losses.csv, ssim.csv or metrics.json; train or evaluate a model")
+        raise FileNotFoundError(
+            f"{options.results} holds no losses.csv, ssim.csv or metrics.json; train or evaluate a model"
+        )
     return paths
+
+
+def find_evaluation(name: str, model: SVG, results: str | pathlib.Path = "results") -> pathlib.Path | None:
+    """The folder with the test figures of just these weights, the user's or those shipped; None if there is none."""
+    weights = weights_hash(model)
+    found = [pathlib.Path(results, name), pathlib.Path(results, "shipped", name)]
+    return next((folder for folder in found if (folder / "metrics.json").is_file() and is_of(folder, weights)), None)
+
+
+def is_of(evaluation: pathlib.Path, weights: str | None) -> bool:
+    """Whether an evaluation is one of the weights with that hash, or of weights that are unknown."""
+    return weights in (None, json.loads((evaluation / "metrics.json").read_text())["weights_sha256"])
 
 
 def save(figure: plt.Figure, path: pathlib.Path, source: pathlib.Path) -> pathlib.Path:
@@ -42,9 +82,7 @@ def training_figures(folder: pathlib.Path) -> dict[str, plt.Figure]:
 
 
 def evaluation_figures(folder: pathlib.Path) -> dict[str, plt.Figure]:
-    """Figures of an evaluation, where there is one: figures over time, best of N, uncertainty, film strips."""
-    if not (folder / "metrics.json").is_file():
-        return {}
+    """Figures of an evaluation: figures over time, best of N, uncertainty, film strips."""
     metrics = json.loads((folder / "metrics.json").read_text())
     per_frame = pd.read_csv(folder / "per_frame.csv")
     samples = np.load(folder / "samples.npz")
@@ -68,9 +106,7 @@ def evaluation_figures(folder: pathlib.Path) -> dict[str, plt.Figure]:
 
 
 def save_animations(folder: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
-    """The futures of an evaluation, where there is one, as animated GIFs."""
-    if not (folder / "metrics.json").is_file():
-        return []
+    """The futures of an evaluation as animated GIFs."""
     n_past = json.loads((folder / "metrics.json").read_text())["n_past"]
     paths = []
     for k, rows in enumerate(futures(np.load(folder / "samples.npz"), n_past), 1):

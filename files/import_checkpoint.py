@@ -20,15 +20,11 @@ import numpy as np
 import tyro
 
 from files.author_weights import Arrays, infer_config, load_author_weights
-from files.model_svg import SVG, training_states
+from files.model_svg import SVG
+from files.state import training_states
 
 NETS = ("encoder", "decoder", "frame_predictor", "posterior", "prior")  # SVG-FP has no prior
-# The authors' options -> our settings.
-SETTINGS = {
-    "n_past": "n_past", "n_future": "n_future", "last_frame_skip": "last_frame_skip", "num_digits": "num_digits",
-    "beta": "beta", "lr": "learning_rate", "beta1": "beta_1", "batch_size": "batch_size",
-    "epoch_size": "steps_per_epoch", "niter": "epochs", "seed": "seed",
-}  # fmt: skip
+SETTINGS = ("n_past", "n_future", "last_frame_skip", "num_digits", "beta")  # that both have
 DATASETS = {"smmnist": "smmnist", "bair": "data/bair.npz", "kth": "data/kth.npz"}
 
 # What reading a damaged file may raise; a refused name is an UnpicklingError.
@@ -110,7 +106,7 @@ def read_pth(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
 
 def opt_settings(opt: dict) -> dict:
     """The authors' command-line options as settings of `Config`, as far as both have them."""
-    settings = {ours: opt[theirs] for theirs, ours in SETTINGS.items() if theirs in opt}
+    settings = {name: opt[name] for name in SETTINGS if name in opt}
     if opt.get("dataset") in DATASETS:
         settings["data"] = DATASETS[opt["dataset"]]
     return settings

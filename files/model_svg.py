@@ -1,11 +1,9 @@
-"""The vectorised SVG-LP graph: ELBO, training, generation and reconstruction without a Python loop over frames.
+"""The vectorised SVG-LP graph: ELBO, generation and reconstruction without a Python loop over frames.
 
 Training is teacher forced, so that every convolution sees all frames in one call; only the LSTMs' recurrences are scans
-over time. Generation feeds frames back: its scan body is one whole step, with the samples in the batch axis. Training
-on own frames makes these by the same scan first, and then treats them as the given ones.
+over time. Generation feeds frames back: its scan body is one whole step, with the samples in the batch axis.
 """
 
-import os
 import pathlib
 import warnings
 
@@ -16,27 +14,27 @@ import tensorflow as tf
 from files.config import Config
 from files.models import Decoder, Encoder, FramePredictor, GaussianLSTM, StandardNormal
 from files.ops import sizes
+from files.state import UNREADABLE, training_states, write_checkpoint
 
 # The second half of a noise seed; training step k of replica r has a number above 0 of its own.
-TEACHER_FORCED, POSTERIOR, PRIOR = 0, -1, -2
-COINS = 7  # added to the first half: draws of their own
+FIXED, POSTERIOR, PRIOR = 0, -1, -2
 
-# What TensorFlow raises for a checkpoint that is missing, torn or of another shape.
-UNREADABLE = (tf.errors.OpError, ValueError, AssertionError, IndexError)
+Gaussian = tuple[tf.Tensor, tf.Tensor]  # mu and log sigma^2, each [T-1, B, z]
 
 
 class SVG(keras.Model):
     """Stochastic video generation with a learned prior (SVG-LP), a fixed one (SVG-FP) or no latent at all.
 
-    Train it with `compile` and `fit` on batches of video [B, T, H, W, C]; see `files/train.py`.
+    Train it with `compile` and `fit` on batches of video [B, T, H, W, C]; see `files/train.py`. `precision` is Keras's
+    dtype policy of the convolutional nets, `recompute` saves memory in training, `seed` is that of the noise.
     """
 
-    def __init__(self, config: Config):
-        super().__init__(dtype=config.precision, autocast=False, name="svg")
-        self.config = config
+    def __init__(self, config: Config, precision: str = "float32", recompute: bool = False, seed: int = 0):
+        super().__init__(dtype=precision, autocast=False, name="svg")
+        self.config, self.seed = config, seed
         self.z_dim = 0 if config.prior == "none" else config.z_dim
-        self.encoder = Encoder(config, dtype=config.precision, name="encoder")
-        self.decoder = Decoder(config, dtype=config.precision, name="decoder")
+        self.encoder = Encoder(config, recompute, dtype=precision, name="encoder")
+        self.decoder = Decoder(config, recompute, dtype=precision, name="decoder")
         self.frame_predictor = FramePredictor(config.g_dim, config.rnn_size, config.predictor_layers, name="predictor")
         self.posterior = self.prior = StandardNormal(self.z_dim, name="no_latent")
         if config.prior != "none":
@@ -44,9 +42,9 @@ class SVG(keras.Model):
             self.prior = StandardNormal(self.z_dim, name="prior")
         if config.prior == "learned":
             self.prior = GaussianLSTM(self.z_dim, config.rnn_size, config.prior_layers, name="prior")
-        self.trackers = {
-            name: keras.metrics.Mean(name=name) for name in ("mse", "kld", "posterior_sigma", "prior_sigma")
-        }
+        # "loss" stands in for Keras's own, which counts a smaller last batch differently on several replicas.
+        names = ("loss", "mse", "kld", "posterior_sigma", "prior_sigma")
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
         self.build()
 
     def build(self, video_shape=None) -> None:
@@ -54,81 +52,51 @@ class SVG(keras.Model):
         if not self.built:
             self.built = True
             size = self.config.image_size
-            self.call(tf.zeros([1, self.config.n_past + 1, size, size, self.config.channels]))
+            SVG.call(self, tf.zeros([1, self.config.n_past + 1, size, size, self.config.channels]))
 
-    # The graph of training ------------------------------------------------------------------------------------------
+    # The ELBO -------------------------------------------------------------------------------------------------------
 
     def call(
-        self,
-        video: tf.Tensor,
-        training: bool = False,
-        posterior_noise: tf.Tensor | None = None,
-        teacher_forcing: float | None = None,
+        self, video: tf.Tensor, training: bool = False, posterior_noise: tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
-        """One pass over video [B, T, H, W, C], float32 in [0, 1]; from true frames, the losses are those of the ELBO.
+        """The ELBO of video [B, T, H, W, C], float32 in [0, 1], in which every prediction follows from true frames.
 
-        `posterior_noise` [B, T-1, z] is N(0, 1); by default it is drawn from the configured seed, in training anew for
-        each step. Index t of a prediction stands for frame t + 1. `teacher_forcing`, by default as configured, is the
-        probability that predictor and prior see a true frame after the past; below 1, the others are the model's own,
-        and batch norm is in evaluation mode in training, too.
+        `posterior_noise` [B, T-1, z], float32, is N(0, 1); by default it is drawn from `seed`, in training anew for
+        each step. Index t of a prediction stands for frame t + 1. Returns `h` [B, T, g], `mu`, `logvar`, `mu_p`,
+        `logvar_p` [B, T-1, z], `h_pred` [B, T-1, g], `x_pred` [B, T-1, H, W, C], and `mse`, `kld`, `loss` of `elbo`.
 
-        Returns `h` [B, T, g], `mu`, `logvar`, `mu_p`, `logvar_p` [B, T-1, z], `h_pred` [B, T-1, g],
-        `x_pred` [B, T-1, H, W, C], and the scalars `mse` (summed over time, averaged over the rest), `kld` (summed
-        over time and z, averaged over the batch) and `loss` = mse + beta * kld (the negative of the paper's equation 3,
-        with a Gaussian likelihood).
-
-        Raises ValueError for a video of wrong rank, size, channels, dtype, range or length.
+        Raises ValueError for a video of wrong rank, size, channels, dtype, range or length, and for noise that doesn't
+        fit.
         """
         check_video(video, self.config, at_least=self.config.n_past + 1)
         x = time_major(video)  # [T, B, H, W, C]
-        time, batch = x.shape[0], tf.shape(x)[1]
-        if posterior_noise is None:
-            noise = tf.random.stateless_normal([time - 1, batch, self.z_dim], self._noise_seed(training))
-        else:
-            noise = time_major(posterior_noise)
+        h, skips, q, z = self.observe(x, self._noise(x, training, posterior_noise), training)
+        p, h_pred, x_pred = self.predict(h[:-1], skips, z, training)
+        return self.elbo(x, h, q, p, h_pred, x_pred)
 
-        if teacher_forcing is None:
-            teacher_forcing = self.config.teacher_forcing
-        batch_norm = training and teacher_forcing == 1
-        h, skips = self.encoder(x, n_skips=self._own_skips(time), training=batch_norm)  # h: [T, B, g]
-        (mu, logvar), _ = self.posterior(h[1:])  # q(z_t | x_1:t), [T-1, B, z]
-        z = mu + tf.exp(0.5 * logvar) * noise
-        h_fed = h[:-1]
-        if teacher_forcing < 1 and time > self.config.n_past + 1:
-            coins_seed = self._noise_seed(training) + tf.constant([COINS, 0], tf.int64)
-            is_true = tf.random.stateless_uniform([time, batch, 1, 1, 1], coins_seed) < teacher_forcing
-            h_fed, skips = self._with_own_frames(x, h, skips, z, is_true)
-        (mu_p, logvar_p), _ = self.prior(h_fed)  # p(z_t | x_1:t-1)
-        h_pred, _ = self.frame_predictor(tf.concat([h_fed, z], -1))
-        x_pred = self.decoder(h_pred, self.decoder.project_skips(skips), training=batch_norm)  # [T-1, B, H, W, C]
+    def observe(self, x: tf.Tensor, noise: tf.Tensor, training: bool):
+        """Frames x [T, B, H, W, C] -> h [T, B, g], skips, and z [T-1, B, z] from the posterior q(z_t | x_1:t)."""
+        h, skips = self.encoder(x, n_skips=self._own_skips(x.shape[0]), training=training)
+        (mu, logvar), _ = self.posterior(h[1:])
+        return h, skips, (mu, logvar), mu + tf.exp(0.5 * logvar) * noise
 
+    def predict(self, h: tf.Tensor, skips: list[tf.Tensor], z: tf.Tensor, training: bool):
+        """h of the frames before [T-1, B, g] and z -> the prior p(z_t | x_1:t-1), h_pred and x_pred, time first."""
+        p, _ = self.prior(h)
+        h_pred, _ = self.frame_predictor(tf.concat([h, z], -1))
+        return p, h_pred, self.decoder(h_pred, self.decoder.project_skips(skips), training=training)
+
+    def elbo(self, x, h, q: Gaussian, p: Gaussian, h_pred, x_pred) -> dict[str, tf.Tensor]:
+        """All that `call` returns, batch first, and the loss: the negative of the paper's equation 3.
+
+        With a Gaussian likelihood that is `loss` = mse + beta * kld; `mse` is summed over time and averaged over the
+        rest, `kld` summed over time and z and averaged over the batch.
+        """
         mse = tf.reduce_sum(tf.reduce_mean(tf.math.squared_difference(x_pred, x[1:]), [1, 2, 3, 4]))
-        kld = tf.reduce_sum(gaussian_kl(mu, logvar, mu_p, logvar_p)) / tf.cast(batch, tf.float32)
-        sequences = dict(h=h, mu=mu, logvar=logvar, mu_p=mu_p, logvar_p=logvar_p, h_pred=h_pred, x_pred=x_pred)
+        kld = tf.reduce_mean(tf.reduce_sum(gaussian_kl(*q, *p), [0, 2]))
+        sequences = dict(h=h, mu=q[0], logvar=q[1], mu_p=p[0], logvar_p=p[1], h_pred=h_pred, x_pred=x_pred)
         outputs = {name: time_major(value) for name, value in sequences.items()}  # the same swap leads back
         return {**outputs, "mse": mse, "kld": kld, "loss": mse + self.config.beta * kld}
-
-    def _with_own_frames(self, x, h, skips, z, is_true):
-        """h [T-1, B, g] and skips of the frames that are fed: after the past, the model's own but where `is_true`.
-
-        The own frames follow from z; no gradient goes through their pixels (scheduled sampling with a constant
-        probability: Bengio et al., 2015, section 2.4).
-        """
-        past = self.config.n_past
-
-        def next_z(h, state, given):
-            return given[0], state
-
-        def feed(x_pred, given):
-            return tf.where(given[2], given[1], x_pred)
-
-        _, state = self.frame_predictor(tf.concat([h[: past - 1], z[: past - 1]], -1))
-        inputs = z[past - 1 : -1], x[past:-1], is_true[past:-1]
-        fed = self._feed_back(h[past - 1], self._held_skips(skips, past), (), state, inputs, next_z, feed)
-        h_fed, fed_skips = self.encoder(tf.stop_gradient(fed[:, 0]))
-        if self.config.last_frame_skip:
-            skips = [tf.concat([skip[:past], later], 0) for skip, later in zip(skips, fed_skips, strict=True)]
-        return tf.concat([h[:past], h_fed], 0), skips
 
     def _own_skips(self, time: int) -> int:
         """How many of the T-1 predictions have a skip frame of their own; the last of these is held for the rest.
@@ -137,33 +105,60 @@ class SVG(keras.Model):
         """
         return time - 1 if self.config.last_frame_skip else max(1, self.config.n_past - 1)
 
-    def _noise_seed(self, training: bool) -> tf.Tensor:
+    def _noise(self, x: tf.Tensor, training: bool, posterior_noise: tf.Tensor | None) -> tf.Tensor:
+        """N(0, 1) [T-1, B, z] for x [T, B, ...]: that given, [B, T-1, z], or drawn."""
+        time, batch = x.shape[0] - 1, sizes(x)[1]
+        if posterior_noise is None:
+            return tf.random.stateless_normal([time, batch, self.z_dim], self.noise_seed(training))
+        return time_major(check_noise("posterior_noise", posterior_noise, [x.shape[1], time, self.z_dim]))
+
+    def noise_seed(self, training: bool) -> tf.Tensor:
         """Two numbers that, in training, no other step or replica has: a resumed run draws the same noise again."""
-        stream = tf.constant(TEACHER_FORCED, tf.int64)
+        stream = tf.constant(FIXED, tf.int64)
         optimizer, replica = getattr(self, "optimizer", None), tf.distribute.get_replica_context()
         if training and optimizer is not None and replica is not None:
             draws_before = tf.cast(optimizer.iterations, tf.int64) * replica.num_replicas_in_sync
             stream = 1 + draws_before + tf.cast(replica.replica_id_in_sync_group, tf.int64)
-        return tf.stack([tf.constant(self.config.seed, tf.int64), stream])
+        return tf.stack([tf.constant(self.seed, tf.int64), stream])
 
-    # Keras's train_step and test_step call these two ----------------------------------------------------------------
+    # Training and validation: what Keras's `fit` and `evaluate` call ------------------------------------------------
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> tf.Tensor:
         """The loss that `call` returned, as this replica's share: gradients are summed over replicas."""
         return y_pred["loss"] / tf.distribute.get_strategy().num_replicas_in_sync
 
+    def test_step(self, data) -> dict[str, tf.Tensor]:
+        """The ELBO of video, or of (video, index): then a sequence's noise is a function of its index [B] alone."""
+        video, index, _ = keras.utils.unpack_x_y_sample_weight(data)
+        draws = {} if index is None else self.held_out_draws(index, video.shape[1])
+        return self.compute_metrics(video, None, self(video, **draws))
+
+    def held_out_draws(self, index: tf.Tensor, time: int) -> dict[str, tf.Tensor]:
+        """The random numbers that `call` takes for held-out sequences of `time` frames: functions of `index` [B]."""
+        return {"posterior_noise": draw_each(tf.random.stateless_normal, [time - 1, self.z_dim], index, POSTERIOR)}
+
     def compute_metrics(self, x, y, y_pred, sample_weight=None) -> dict[str, tf.Tensor]:
-        """Running means: loss (as it is minimised), mse and kld per predicted frame, mean sigma of both Gaussians."""
-        frames = y_pred["mu"].shape[1]
+        """Means over sequences: loss (as it is minimised), mse and kld per predicted frame, sigma of both Gaussians."""
+        frames, batch = y_pred["mu"].shape[1], tf.shape(y_pred["mu"])[0]
         values = {
+            "loss": y_pred["loss"],
             "mse": y_pred["mse"] / frames,
             "kld": y_pred["kld"] / frames,
-            "posterior_sigma": tf.exp(0.5 * y_pred["logvar"]),
-            "prior_sigma": tf.exp(0.5 * y_pred["logvar_p"]),
+            "posterior_sigma": tf.reduce_mean(tf.exp(0.5 * y_pred["logvar"])),
+            "prior_sigma": tf.reduce_mean(tf.exp(0.5 * y_pred["logvar_p"])),
         }
         for name, value in values.items():
-            self.trackers[name].update_state(value)
+            # A replica may get no sequence of the last batch, whose mean is then no number.
+            self.trackers[name].update_state(tf.where(batch > 0, value, 0.0), sample_weight=batch)
         return self.get_metrics_result()
+
+    def get_config(self):
+        """Keras's own file formats are refused, with a ValueError: there is one way to save a model."""
+        raise ValueError("save this model with model.save_weights_to(folder), and read it with SVG.load(folder)")
+
+    def save(self, *args, **kwargs):
+        """As `get_config`, which Keras would ask for with half of a file written."""
+        self.get_config()
 
     # Generation -----------------------------------------------------------------------------------------------------
 
@@ -180,14 +175,14 @@ class SVG(keras.Model):
 
         While the past lasts, z is drawn from the posterior; from then on from the prior, and predicted frames are fed
         back (paper, section 3.1). Batch norm is in evaluation mode. The same seed gives the same videos; None draws a
-        new seed. Noise, where given, is N(0, 1): `posterior_noise` [B, N, n_past-1, z], `prior_noise`
-        [B, N, n_future, z].
+        new seed. Noise, where given, is N(0, 1), float32: `posterior_noise` [B, N, n_past-1, z],
+        `prior_noise` [B, N, n_future, z].
 
         Raises ValueError for a bad video, or counts or noise that don't fit.
         """
         for name, value in (("n_future", n_future), ("n_samples", n_samples)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; expected at least 1")
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
         past = np.asarray(past)
         check_video(past, self.config, exactly=self.config.n_past)
         seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
@@ -196,9 +191,7 @@ class SVG(keras.Model):
             shape = [len(past), n_samples, frames, self.z_dim]
             if given is None:
                 return tf.random.stateless_normal(shape, [seed, stream])
-            if list(given.shape) != shape:
-                raise ValueError(f"{name} has shape {list(given.shape)}; expected {shape}")
-            return tf.convert_to_tensor(given, tf.float32)
+            return check_noise(name, given, shape)
 
         return self._generate(
             tf.convert_to_tensor(past),
@@ -230,59 +223,54 @@ class SVG(keras.Model):
             (mu, logvar), state = self.prior.step(h, state)
             return mu + tf.exp(0.5 * logvar) * noise, state
 
-        held = self._held_skips(skips, past.shape[1])
-        noise = time_first(prior_noise)
-        video = self._feed_back(per_sample(h[-1]), held, prior_state, predictor_state, noise, draw_z)
+        latest = tf.tile(past[None, :, -1], [samples, 1, 1, 1, 1])  # [N, B, H, W, C]
+        skips = self.held_skips(skips, past.shape[1])
+        video = self.imagine(latest, skips, prior_state, predictor_state, time_first(prior_noise), draw_z)
         return tf.transpose(video, [2, 1, 0, 3, 4, 5])
 
-    def _held_skips(self, skips, past: int) -> list[tf.Tensor]:
-        """What the first prediction after `past` frames takes from the skips of these, projected: [1, B, ...]."""
-        held = past - 1 if self.config.last_frame_skip else max(past - 2, 0)
+    def held_skips(self, skips: list[tf.Tensor], past: int) -> list[tf.Tensor]:
+        """What predictions after `past` frames take from the skips of these, projected: [1, B, ...]."""
+        held = max(past - 2, 0)
         return self.decoder.project_skips([skip[held : held + 1] for skip in skips])
 
-    def _feed_back(self, h, skips, z_state, predictor_state, inputs, next_z, feed=lambda x_pred, given: x_pred):
+    def imagine(self, x, skips, z_state, predictor_state, inputs, next_z, feed=lambda x_pred, given: x_pred):
         """Predicts a frame per input [T, ...] and feeds it back, batch norm in evaluation mode: [T, N, B, H, W, C].
 
-        h [N * B, g] is that of the frame before; `skips` [1, B, ...] are projected, and held but with
-        `last_frame_skip`; `next_z(h, z_state, input)` gives z [N * B, z] and its next state; `feed(x_pred, input)` the
-        frame that is fed, and returned, instead of the prediction [N, B, H, W, C].
+        x [N, B, H, W, C] is the frame before; `skips` [1, B, ...] are projected, and unused with `last_frame_skip`;
+        `next_z(h, z_state, input)` gives z [N * B, z] and its next state; `feed(x_pred, input)` the frame that is fed,
+        and returned, instead of the prediction.
         """
-        batch = sizes(skips[0])[1]
-
-        def predict(h, skips, z_state, predictor_state, given):
-            """One frame: h [N * B, g] of the frame before -> x [N, B, H, W, C] and the states."""
-            z, z_state = next_z(h, z_state, given)
-            h_pred, predictor_state = self.frame_predictor.step(tf.concat([h, z], -1), predictor_state)
-            h_pred = tf.reshape(h_pred, [-1, batch, self.config.g_dim])
-            return feed(self.decoder(h_pred, skips), given), z_state, predictor_state
 
         def step(before, given):
             x, z_state, predictor_state = before
             h, own_skips = self.encoder(x)  # [N, B, g]
             own_skips = self.decoder.project_skips(own_skips) if self.config.last_frame_skip else skips
             h = tf.reshape(h, [-1, self.config.g_dim])
-            return predict(h, own_skips, z_state, predictor_state, given)
+            z, z_state = next_z(h, z_state, given)
+            h_pred, predictor_state = self.frame_predictor.step(tf.concat([h, z], -1), predictor_state)
+            x_pred = self.decoder(tf.reshape(h_pred, [*sizes(x)[:2], self.config.g_dim]), own_skips)
+            return feed(x_pred, given), z_state, predictor_state
 
-        # The first frame follows from the given past; the scan encodes a predicted frame in each step.
-        first_input, later_inputs = (tf.nest.map_structure(cut, inputs) for cut in (lambda v: v[0], lambda v: v[1:]))
-        first = predict(h, skips, z_state, predictor_state, first_input)
-        later, *_ = tf.scan(step, later_inputs, first)
-        return tf.concat([first[0][None], later], 0)
+        video, *_ = tf.scan(step, inputs, (x, z_state, predictor_state))
+        return video
 
     def reconstruct(self, video: tf.Tensor, posterior_noise: tf.Tensor | None = None) -> tf.Tensor:
         """Decodes every frame but the first from the posterior: [B, T, H, W, C] -> [B, T-1, H, W, C] in [0, 1].
 
         Every prediction follows from true frames. Batch norm is in evaluation mode; `posterior_noise` as in `call`.
 
-        Raises ValueError for a bad video.
+        Raises ValueError for a bad video or noise that doesn't fit.
         """
         video = np.asarray(video)
         check_video(video, self.config, at_least=self.config.n_past + 1)
+        if posterior_noise is not None:
+            shape = [len(video), video.shape[1] - 1, self.z_dim]
+            posterior_noise = check_noise("posterior_noise", posterior_noise, shape)
         return self._reconstruct(tf.convert_to_tensor(video), posterior_noise)
 
-    @tf.function
+    @tf.function(reduce_retracing=True)
     def _reconstruct(self, video, posterior_noise):
-        return self(video, training=False, posterior_noise=posterior_noise, teacher_forcing=1.0)["x_pred"]
+        return SVG.call(self, video, posterior_noise=posterior_noise)["x_pred"]
 
     # Checkpoints ----------------------------------------------------------------------------------------------------
 
@@ -297,14 +285,13 @@ class SVG(keras.Model):
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save(folder / "config.json")
-        # Under another name first: whoever is killed while writing keeps the file before.
-        tf.train.Checkpoint(**self.nets).write(str(folder / "writing"))
-        for suffix in (".data-00000-of-00001", ".index"):
-            os.replace(folder / f"writing{suffix}", folder / f"model{suffix}")
+        write_checkpoint(tf.train.Checkpoint(**self.nets), folder / "model")
 
     @classmethod
-    def load(cls, folder: str | pathlib.Path, **overrides) -> "SVG":
+    def load(cls, folder: str | pathlib.Path, precision: str = "float32", **overrides) -> "SVG":
         """Rebuilds a model from a folder under `checkpoints/` alone, with `overrides` of its configuration.
+
+        It computes in float32 whatever it was trained in, unless another `precision` is asked for.
 
         Its weights are those of `model.index`, the best of a run; where these are missing or damaged, those of the
         newest training state that can be read, with a warning.
@@ -317,8 +304,7 @@ class SVG(keras.Model):
             raise FileNotFoundError(
                 f"{folder} is no checkpoint: it has no config.json; train one or name another folder"
             )
-        stored = Config.load(folder / "config.json")
-        model = cls(stored.replace(**overrides))
+        model = cls(Config.load(folder / "config.json", **overrides), precision)
         saved, problems = tf.train.Checkpoint(**model.nets), []
         for prefix in [folder / "model", *training_states(folder)]:
             try:
@@ -331,17 +317,6 @@ class SVG(keras.Model):
                 return model
         changed = f" with {overrides}" if overrides else ""
         raise ValueError(f"no usable checkpoint in {folder}{changed}: {'; '.join(problems)}")
-
-
-def training_states(folder: str | pathlib.Path) -> list[pathlib.Path]:
-    """The checkpoints of training states in a folder under `checkpoints/`, newest first."""
-    states = pathlib.Path(folder, "state").glob("step-*.index")
-    return sorted((path.with_suffix("") for path in states), key=state_step, reverse=True)
-
-
-def state_step(prefix: pathlib.Path) -> int:
-    """After how many steps a training state was saved: 3000 for `step-3000` and `step-3000-before-decay`."""
-    return int(prefix.name.split("-")[1])
 
 
 def check_video(
@@ -368,6 +343,21 @@ def check_video(
         low, high = float(np.min(video)), float(np.max(video))
         if not (low >= 0 and high <= 1):
             raise ValueError(f"video has values from {low} to {high}; expected [0, 1] without NaN")
+
+
+def check_noise(name: str, noise: tf.Tensor | np.ndarray, shape: list[int | None]) -> tf.Tensor:
+    """The noise as a tensor; raises ValueError unless it is float32 of this shape, in which None is unknown yet."""
+    dtype, given = tf.as_dtype(noise.dtype).name, list(noise.shape)
+    same = len(given) == len(shape) and all(a == b or None in (a, b) for a, b in zip(given, shape, strict=True))
+    if not same or dtype != "float32":
+        raise ValueError(f"{name} is {dtype} of shape {given}; expected float32 of shape {shape}")
+    return tf.convert_to_tensor(noise)
+
+
+def draw_each(draw, shape: list[int], index: tf.Tensor, stream: int) -> tf.Tensor:
+    """Random numbers [B, *shape]: for each sequence `draw(shape, seed)`, whose seed is its index [B] and the stream."""
+    seeds = tf.stack([tf.cast(index, tf.int64), tf.fill(tf.shape(index), tf.constant(stream, tf.int64))], -1)
+    return tf.map_fn(lambda seed: draw(shape, seed), seeds, fn_output_signature=tf.TensorSpec(shape))
 
 
 def time_major(x: tf.Tensor) -> tf.Tensor:

@@ -11,7 +11,7 @@ import itertools
 import tensorflow as tf
 from keras import Layer, layers
 
-from files.config import Config
+from files.config import Architecture
 from files.ops import LSTM, BatchNorm, Conv, dense, leaky_relu, name_parts, recomputed, sizes, with_first
 
 State = tuple[tuple[tf.Tensor, tf.Tensor], ...]  # (h, c), each [B, rnn_size], for every LSTM layer
@@ -43,11 +43,11 @@ class ConvBlock(Layer):
 class Encoder(Layer):
     """Frames -> h and the skip connections: one per level, from fine to coarse."""
 
-    def __init__(self, config: Config, **kwargs):
+    def __init__(self, config: Architecture, recompute: bool, **kwargs):
         super().__init__(**kwargs)
         self.levels = encoder_levels(config, self.dtype_policy)
         self.segments = [self.levels] if config.backbone == "dcgan" else [[level] for level in self.levels]
-        self.recompute = config.recompute
+        self.recompute = recompute
         name_parts(self, "block", [block for level in self.levels for block in level])
         self.pool = config.backbone == "vgg"
         self.head = dense(config.g_dim, use_bias=False, dtype=self.dtype_policy, name="head")
@@ -87,7 +87,7 @@ class Encoder(Layer):
 class Decoder(Layer):
     """h and the skip connections, as `project_skips` gives them, -> frames."""
 
-    def __init__(self, config: Config, **kwargs):
+    def __init__(self, config: Architecture, recompute: bool, **kwargs):
         super().__init__(**kwargs)
         self.coarsest = level_widths(config)[-1]
         self.stem = dense(16 * self.coarsest, use_bias=False, dtype=self.dtype_policy, name="stem")
@@ -103,7 +103,7 @@ class Decoder(Layer):
             self.to_pixels = Conv(config.channels, 3, 1, bias=True, dtype=self.dtype_policy, name="to_pixels")
             *coarser, finest = self.levels
             self.segments = [*([level] for level in coarser), [[*finest, self.to_pixels]]]
-        self.recompute = config.recompute
+        self.recompute = recompute
 
     def project_skips(self, skips: list[tf.Tensor]) -> list[tf.Tensor]:
         """The encoder's skips [S, B, ...] -> what they add in each level, [S, B, ...], from coarse to fine."""
@@ -136,18 +136,18 @@ class Decoder(Layer):
         return x
 
 
-def level_widths(config: Config) -> list[int]:
+def level_widths(config: Architecture) -> list[int]:
     """Channels of each level, from fine to coarse."""
     multiples = {64: [1, 2, 4, 8], 128: [1, 2, 4, 8, 8]}[config.image_size]
     return [config.width * multiple for multiple in multiples]
 
 
-def vgg_depths(config: Config) -> list[int]:
+def vgg_depths(config: Architecture) -> list[int]:
     """Convolutions of each VGG level, from fine to coarse."""
     return {64: [2, 2, 3, 3], 128: [2, 2, 3, 3, 3]}[config.image_size]
 
 
-def encoder_levels(config: Config, dtype) -> list[list[ConvBlock]]:
+def encoder_levels(config: Architecture, dtype) -> list[list[ConvBlock]]:
     """The convolutional blocks of each level, from fine to coarse."""
     if config.backbone == "dcgan":
         return [[ConvBlock(width, 4, 2, dtype=dtype)] for width in level_widths(config)]
@@ -155,7 +155,7 @@ def encoder_levels(config: Config, dtype) -> list[list[ConvBlock]]:
     return [[ConvBlock(width, 3, dtype=dtype) for _ in range(depth)] for width, depth in widths]
 
 
-def decoder_levels(config: Config, dtype) -> list[list[ConvBlock]]:
+def decoder_levels(config: Architecture, dtype) -> list[list[ConvBlock]]:
     """The convolutional blocks of each level, from coarse to fine; the first of a level takes the skip."""
     widths = level_widths(config)
     finer = list(zip(widths[1:], widths[:-1], strict=True))[::-1]  # (this level's width, the next finer one's)

@@ -5,7 +5,9 @@ import pathlib
 
 import numpy as np
 
-from files.data import make_dataset
+from files.config import MOVING_MNIST, Config
+from files.data import load_videos, make_dataset
+from files.device import device_line
 from files.model_svg import SVG
 from files.utils import film_strip, save_gif
 
@@ -23,7 +25,7 @@ class SampleOptions:
     video: int = 0
     """Index of the test video."""
     data: str | None = None
-    """Another dataset, or a file of videos; by default that of training."""
+    """Another dataset, or a file of videos, all of which can be chosen; by default the test videos of training."""
     seed: int = 0
     """Seed of the noise; the same seed gives the same futures."""
     out: pathlib.Path = pathlib.Path("figs/samples.gif")
@@ -39,18 +41,34 @@ def sample(options: SampleOptions) -> np.ndarray:
         raise ValueError(f"can't write {options.out}; expected a name ending in .gif, .png or .npz")
     model = SVG.load(options.checkpoint, **({"data": options.data} if options.data else {}))
     n_past, n_future = model.config.n_past, options.n_future or model.config.n_future
-    videos = make_dataset(model.config, "test", batch_size=1, n_frames=n_past + n_future, start=options.video, count=1)
-    truth = next(iter(videos)).numpy()
-    samples = model.generate(truth[:, :n_past], n_future, options.n_samples, options.seed).numpy()[0]
+    print(f"{options.checkpoint}: {device_line('float32')}")
+    truth = read_video(model.config, options, n_past + n_future)
+    samples = model.generate(truth[None, :n_past], n_future, options.n_samples, options.seed).numpy()[0]
 
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    rows = {"ground truth": truth[0]}
-    rows |= {f"sample {n}": np.concatenate([truth[0, :n_past], future]) for n, future in enumerate(samples, 1)}
+    # A video of fewer frames than are predicted has no row of its own: there is no truth to compare with.
+    rows = {"ground truth": truth} if len(truth) == n_past + n_future else {}
+    rows |= {f"sample {n}": np.concatenate([truth[:n_past], future]) for n, future in enumerate(samples, 1)}
     if options.out.suffix == ".npz":
-        np.savez_compressed(options.out, truth=truth[0], samples=samples)
+        np.savez_compressed(options.out, truth=truth, samples=samples)
     elif options.out.suffix == ".gif":
         save_gif(options.out, rows, n_past)
     else:
         film_strip(rows, n_past).savefig(options.out)
     print(f"wrote {options.out}: {options.n_samples} futures of {n_future} frames")
     return samples
+
+
+def read_video(config: Config, options: SampleOptions, n_frames: int) -> np.ndarray:
+    """The video that was asked for, [T, H, W, C]: its first `n_frames`, or, where it is shorter, all that it has.
+
+    Raises ValueError when there is no video of that number.
+    """
+    whole = options.data is not None
+    if config.data not in MOVING_MNIST:
+        n_frames = max(config.n_past, min(n_frames, load_videos(config.data, "test", whole).shape[1]))
+    count = len(make_dataset(config, "test", batch_size=1, n_frames=n_frames, whole=whole))
+    if not 0 <= options.video < count:
+        raise ValueError(f"video is {options.video}; there are {count}, counted from 0: expected 0 to {count - 1}")
+    one = dict(batch_size=1, n_frames=n_frames, start=options.video, count=1, whole=whole)
+    return next(iter(make_dataset(config, "test", **one))).numpy()[0]

@@ -123,8 +123,11 @@ def spread_skill(spread: np.ndarray, error: np.ndarray, n_samples: int, n_bins: 
 
     Were truth and samples drawn from the same distribution, the expected squared error would be (1 + 1/N) times the
     variance (Fortin et al. 2014); `ratio` is the root of their quotient, below 1 for samples that are too much alike.
-    `spread` and `error` are root mean squares in bins of equally many frames of growing spread.
+    `spread` and `error` are root mean squares in bins of equally many frames of growing spread. A single sample has no
+    spread, and its ratio is NaN.
     """
+    if n_samples == 1:  # has no spread
+        return {"ratio": np.nan}
     expected = spread.ravel().astype(np.float64) * (1 + 1 / n_samples)
     frames = pd.DataFrame({"spread": expected, "error": error.ravel().astype(np.float64)})
     bins = pd.qcut(frames["spread"].rank(method="first"), n_bins, labels=False)

@@ -4,14 +4,15 @@ Green with a solid line marks frames that were given, orange-red with a dashed l
 colours are from the palette of Okabe and Ito, which the colour-blind can tell apart.
 """
 
-import functools
 import pathlib
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from matplotlib import animation, ticker
-from skimage import metrics
+
+from files.ops import has_gpu
 
 BLUE, ORANGE, GREEN, RED, PURPLE, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#000000"
 GIVEN = {"edgecolor": GREEN, "linestyle": "-"}
@@ -36,11 +37,6 @@ Rows = dict[str, np.ndarray]  # title -> video [T, H, W, C] in [0, 1]
 # Metrics ------------------------------------------------------------------------------------------------------------
 
 
-def _per_image(metric):
-    """A metric of two images as one of two stacks of images, with NumPy's broadcasting of the stacks."""
-    return np.vectorize(metric, signature="(h,w,c),(h,w,c)->()", otypes=[float])
-
-
 def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Structural similarity of images [..., H, W, C] in [0, 1] -> [...]; 1 for equal images.
 
@@ -49,8 +45,38 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Raises ValueError for images that differ in size or are smaller than the window.
     """
-    window = dict(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
-    return _per_image(functools.partial(metrics.structural_similarity, data_range=1.0, channel_axis=-1, **window))(a, b)
+    sizes = np.shape(a)[-3:], np.shape(b)[-3:]
+    if sizes[0] != sizes[1] or len(sizes[0]) < 3 or min(sizes[0][:2]) < 11:
+        raise ValueError(
+            f"images have sizes {sizes[0]} and {sizes[1]}; expected the same [H, W, C] of at least 11 x 11"
+        )
+    return graph_ssim(tf.constant(a, tf.float32), tf.constant(b, tf.float32)).numpy()
+
+
+def graph_ssim(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """`tf.image.ssim(a, b, 1.0)` of images [..., H, W, C] -> [...], with NumPy's broadcasting.
+
+    Window and constants are those of Wang et al. (2004). The window is separable, and two matrix products are four
+    times as fast on a CPU as the convolution of 11 x 11 in `tf.image.ssim`, which took half of an evaluation's time.
+    """
+    # On a GPU a float32 product keeps 10 bits (TF32), of which the differences of squares below would leave none.
+    dtype = tf.float64 if has_gpu() else tf.float32
+    a, b = tf.cast(a, dtype), tf.cast(b, dtype)
+
+    def window(size):  # [size - 10, size]: row i is centred on pixel i + 5
+        offset = np.arange(size) - np.arange(size - 10)[:, None] - 5
+        weights = np.where(np.abs(offset) <= 5, np.exp(-0.5 * (offset / 1.5) ** 2), 0)
+        return tf.constant(weights / weights.sum(1, keepdims=True), dtype)
+
+    def mean(x):
+        return tf.einsum("ih,...hwc,jw->...ijc", window(x.shape[-3]), x, window(x.shape[-2]))
+
+    mean_a, mean_b, c1, c2 = mean(a), mean(b), 0.01**2, 0.03**2
+    covariance = mean(a * b) - mean_a * mean_b
+    variances = mean(a**2) - mean_a**2 + mean(b**2) - mean_b**2
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    similarity = tf.reduce_mean(luminance * (2 * covariance + c2) / (variances + c2), [-3, -2, -1])
+    return tf.cast(similarity, tf.float32)
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -60,8 +86,10 @@ def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Raises ValueError for images that differ in size.
     """
+    if np.shape(a)[-3:] != np.shape(b)[-3:]:
+        raise ValueError(f"images have sizes {np.shape(a)[-3:]} and {np.shape(b)[-3:]}; expected the same [H, W, C]")
     with np.errstate(divide="ignore"):
-        return _per_image(functools.partial(metrics.peak_signal_noise_ratio, data_range=1.0))(a, b)
+        return -10 * np.log10(np.mean((np.asarray(a, np.float64) - b) ** 2, (-3, -2, -1)))
 
 
 # Videos -------------------------------------------------------------------------------------------------------------

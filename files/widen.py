@@ -4,17 +4,14 @@ A net that is made wider computes at first what the narrow one did, and goes on 
 Net2Net (Chen et al., ICLR 2016); here new channels start at random, and their weights into the old channels at 0.
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
+from files.config import Architecture
 from files.model_svg import SVG
-
-ARCHITECTURE = (
-    "image_size", "channels", "backbone", "g_dim", "z_dim", "rnn_size", "posterior_layers", "prior_layers",
-    "predictor_layers", "prior",
-)  # fmt: skip
 
 
 def start_from(source: SVG, model: SVG) -> None:
@@ -22,7 +19,8 @@ def start_from(source: SVG, model: SVG) -> None:
 
     Raises ValueError when the models differ in more than width, or `model` is the narrower one.
     """
-    settings = [(name, getattr(source.config, name), getattr(model.config, name)) for name in ARCHITECTURE]
+    names = [field.name for field in dataclasses.fields(Architecture) if field.name != "width"]
+    settings = [(name, getattr(source.config, name), getattr(model.config, name)) for name in names]
     changed = [f"{name} {old!r} -> {new!r}" for name, old, new in settings if old != new]
     if source.config.width > model.config.width:
         changed.append(f"width {source.config.width} -> {model.config.width}")

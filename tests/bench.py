@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import os
 import pathlib
-import platform
 import sys
 import time
 
@@ -28,6 +27,7 @@ from loop_svg import LoopSVG  # noqa: E402
 
 from files.config import Config  # noqa: E402
 from files.data import make_dataset  # noqa: E402
+from files.device import hardware  # noqa: E402
 from files.model_svg import SVG  # noqa: E402
 
 PRECISIONS = ("float32", "mixed_bfloat16")
@@ -72,7 +72,7 @@ def matrix_product(precision: str):
 
 def training_step(model: SVG | LoopSVG, video: tf.Tensor, loss):
     """A step of Adam on `loss(video, noise)`, as a graph."""
-    optimizer = keras.optimizers.Adam(model.config.learning_rate)
+    optimizer = keras.optimizers.Adam(2e-3)
     optimizer.build(model.trainable_variables)
 
     @tf.function
@@ -104,12 +104,12 @@ def random_video(batch: int, frames: int) -> tf.Tensor:
 
 def training(settings: Settings, precision: str) -> dict[str, list[float]]:
     """Seconds of a training step as graph, as loop and with recomputation, and of the matrix product."""
-    config = Config(width=settings.width, precision=precision)
+    config = Config(width=settings.width)
     video = random_video(settings.batch, config.n_frames)
     functions = {
-        "graph": graph_step(SVG(config), video),
-        "loop": loop_step(LoopSVG(SVG(config)), video),
-        "recompute": graph_step(SVG(config.replace(recompute=True)), video),
+        "graph": graph_step(SVG(config, precision), video),
+        "loop": loop_step(LoopSVG(SVG(config, precision)), video),
+        "recompute": graph_step(SVG(config, precision, recompute=True), video),
         "matrix product": matrix_product(precision),
     }
     return in_turns(functions, settings.repetitions)
@@ -133,7 +133,7 @@ def necessary_operations(config: Config) -> float:
 
 def sampling(settings: Settings, precision: str) -> dict[str, list[float]]:
     """Seconds for all samples of a batch of videos, as graph and as loop over samples and frames."""
-    model = SVG(Config(width=settings.width, precision=precision))
+    model = SVG(Config(width=settings.width), precision)
     past = random_video(settings.videos, model.config.n_past).numpy()
     posterior_noise = tf.random.normal([settings.videos, model.config.n_past - 1, model.z_dim])
     prior_noise = tf.random.normal([settings.videos, settings.frames, model.z_dim])
@@ -173,7 +173,7 @@ def step_memory(settings: Settings, frames: int, recompute: bool) -> list[float]
     TensorFlow's own count; that of the first GPU, if there is one.
     """
     device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
-    model = SVG(Config(width=settings.width, n_future=frames - 5, recompute=recompute))
+    model = SVG(Config(width=settings.width, n_future=frames - 5), recompute=recompute)
     step = graph_step(model, random_video(4, frames))
     step().numpy()
     gigabytes = []
@@ -197,7 +197,7 @@ def memory(settings: Settings) -> dict[str, list[float]]:
 
 def pipeline(repetitions: int) -> dict[str, list[float]]:
     """Seconds to make 3200 Moving MNIST sequences of 15 frames, in batches of 32."""
-    batches = iter(make_dataset(Config(batch_size=32), "train"))
+    batches = iter(make_dataset(Config(), "train", batch_size=32))
 
     def draw():
         for _ in range(100):
@@ -205,23 +205,6 @@ def pipeline(repetitions: int) -> dict[str, list[float]]:
         return batch[0, 0, 0]
 
     return in_turns({"3200 sequences": draw}, repetitions)
-
-
-def machine() -> dict[str, str | int]:
-    """The hardware and versions that figures belong to."""
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    names = [line.split(": ")[1] for line in text.splitlines() if line.startswith("model name")]
-    features = [name for name in ("avx512f", "avx512_bf16", "amx_bf16") if f" {name}" in text]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "features": " ".join(features),
-        "cores": os.cpu_count(),
-        "gpus": len(tf.config.list_physical_devices("GPU")),
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-    }
 
 
 def table(results: dict) -> pd.DataFrame:
@@ -277,7 +260,7 @@ def main(settings: Settings) -> None:
     results = {
         "command": " ".join(["python", "tests/bench.py", *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
-        "machine": machine(),
+        "machine": hardware(),
         "settings": dataclasses.asdict(settings),
         "memory [GB]": memory(settings),  # first: TensorFlow in this process would take all of a GPU's memory
         "data [s]": pipeline(settings.repetitions),

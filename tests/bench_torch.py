@@ -22,6 +22,7 @@ from make_golden import Reference
 
 from files.author_weights import load_author_weights
 from files.config import Config
+from files.device import hardware
 from files.model_svg import SVG
 
 
@@ -56,14 +57,14 @@ def loss(nets: torch.nn.ModuleDict, x: torch.Tensor, noise: torch.Tensor, config
     return mse + config.beta * kld
 
 
-def torch_step(nets: torch.nn.ModuleDict, x: torch.Tensor, config: Config):
+def torch_step(nets: torch.nn.ModuleDict, x: torch.Tensor, config: Config, precision: str):
     """A training step of the loop, with Adam."""
-    optimizer = torch.optim.Adam(nets.parameters(), lr=config.learning_rate)
+    optimizer = torch.optim.Adam(nets.parameters(), lr=2e-3)
 
     def step():
         optimizer.zero_grad()
         noise = torch.randn(x.shape[1], len(x) - 1, config.z_dim)
-        with autocast(config.precision):
+        with autocast(precision):
             value = loss(nets, x, noise, config)
         value.backward()
         optimizer.step()
@@ -72,39 +73,39 @@ def torch_step(nets: torch.nn.ModuleDict, x: torch.Tensor, config: Config):
     return step
 
 
-def same_weights(config: Config) -> tuple[SVG, torch.nn.ModuleDict]:
+def same_weights(config: Config, precision: str) -> tuple[SVG, torch.nn.ModuleDict]:
     """Both models.
 
-    Raises AssertionError unless their losses are equal in float32.
+    Raises AssertionError unless their losses are equal in float32, whatever the precision that is timed.
     """
     nets = make_nets("dcgan", 64, width=config.width)
-    model = SVG(config.replace(precision="float32"))
+    model = SVG(config)
     load_author_weights(model, {name: value.numpy() for name, value in nets.state_dict().items()})
     video, noise = bench.random_video(2, config.n_frames), tf.random.normal([2, config.n_frames - 1, config.z_dim])
     with torch.no_grad():
         theirs = loss(nets.eval(), as_torch(video), torch.from_numpy(noise.numpy()), config).item()
     np.testing.assert_allclose(model(video, posterior_noise=noise)["loss"], theirs, rtol=1e-4)
-    timed = SVG(config)
+    timed = SVG(config, precision)
     timed.set_weights(model.get_weights())
     return timed, nets
 
 
 def training(settings: bench.Settings, precision: str) -> dict[str, list[float]]:
     """Seconds of a training step."""
-    config = Config(width=settings.width, precision=precision)
-    model, nets = same_weights(config)
+    config = Config(width=settings.width)
+    model, nets = same_weights(config, precision)
     video = bench.random_video(settings.batch, config.n_frames)
     functions = {
         "graph": bench.graph_step(model, video),
-        "loop": torch_step(nets.train(), as_torch(video), config),
+        "loop": torch_step(nets.train(), as_torch(video), config, precision),
     }
     return bench.in_turns(functions, settings.repetitions)
 
 
 def sampling(settings: bench.Settings, precision: str) -> dict[str, list[float]]:
     """Seconds for all samples of a batch of videos; the loop repeats the conditioning for each."""
-    config = Config(width=settings.width, precision=precision)
-    model, nets = same_weights(config)
+    config = Config(width=settings.width)
+    model, nets = same_weights(config, precision)
     past = bench.random_video(settings.videos, config.n_past)
     x = as_torch(tf.pad(past, [[0, 0], [0, settings.frames], [0, 0], [0, 0], [0, 0]]))
 
@@ -127,7 +128,7 @@ def main(settings: bench.Settings) -> None:
     results = {
         "command": " ".join(["python", "tests/bench_torch.py", *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
-        "machine": bench.machine() | {"torch": torch.__version__},
+        "machine": hardware() | {"torch": torch.__version__},
         "settings": dataclasses.asdict(settings),
         "training": {precision: training(settings, precision) for precision in bench.PRECISIONS},
         "sampling": {precision: sampling(settings, precision) for precision in bench.PRECISIONS},

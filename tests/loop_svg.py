@@ -51,14 +51,14 @@ class LoopSVG:
     def __init__(self, model: SVG):
         self.config = config = model.config
         widths = [config.width * multiple for multiple in (1, 2, 4, 8)]
-        level = dict(kernel_size=4, strides=2, padding="same", use_bias=False, dtype=config.precision)
-        ends = dict(kernel_size=4, padding="valid", use_bias=False, dtype=config.precision)
+        level = dict(kernel_size=4, strides=2, padding="same", use_bias=False, dtype=model.dtype_policy)
+        ends = dict(kernel_size=4, padding="valid", use_bias=False, dtype=model.dtype_policy)
         self.down = [block(layers.Conv2D(width, **level), leaky_relu) for width in widths]
         self.head = block(layers.Conv2D(config.g_dim, **ends), "tanh")
         self.stem = block(layers.Conv2DTranspose(widths[-1], **ends), leaky_relu)
         self.up = [block(layers.Conv2DTranspose(width, **level), leaky_relu) for width in widths[-2::-1]]
         self.to_pixels = layers.Conv2DTranspose(
-            config.channels, 4, 2, "same", activation="sigmoid", dtype=config.precision
+            config.channels, 4, 2, "same", activation="sigmoid", dtype=model.dtype_policy
         )
         z = [config.z_dim] * 2
         dense = lambda units, **kwargs: layers.Dense(units, dtype="float32", **kwargs)  # noqa: E731

@@ -12,7 +12,7 @@ import pytest
 
 import files.train
 from files.__main__ import main
-from files.config import Config
+from files.config import Config, Machine, Recipe
 from files.data import make_dataset
 from files.evaluate import EvaluateOptions, weights_hash
 from files.model_svg import SVG
@@ -33,14 +33,16 @@ ROWS = {  # a row's title in the texts, and its name in metrics.json
 
 
 def stored_metrics(name: str) -> dict:
-    return json.loads((ROOT / "results" / name / "metrics.json").read_text())
+    return json.loads((ROOT / "results" / "shipped" / name / "metrics.json").read_text())
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_metrics_are_those_of_the_shipped_weights(name):
     folder, metrics = ROOT / "checkpoints" / name, stored_metrics(name)
     assert weights_hash(SVG.load(folder)) == metrics["weights_sha256"]
-    assert dataclasses.asdict(Config.load(folder / "config.json")) == metrics["config"]
+    parts = Config.load(folder / "config.json"), Recipe.load(folder / "recipe.json")
+    stored = {key: value for part in parts for key, value in dataclasses.asdict(part).items()}
+    assert stored.items() <= metrics["config"].items()
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -58,16 +60,21 @@ def test_the_test_set_is_the_one_that_was_evaluated(name):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_cards_commands_are_the_stored_settings(name, monkeypatch):
     stages = {}
-    monkeypatch.setattr(files.train, "train", lambda config, name: stages.update({name: config}))
+    monkeypatch.setattr(files.train, "train", lambda *settings: stages.update({settings[-1]: settings[:-1]}))
     (script,) = re.findall(r"```sh\n(.*?)```", (ROOT / "checkpoints" / name / "README.md").read_text(), re.DOTALL)
     echo = 'python() { shift 2; printf "%s " "$@"; echo; }\n'  # without -m files
     commands = subprocess.run(["sh", "-c", echo + script], capture_output=True, text=True, check=True).stdout
     for command in commands.splitlines():
         main(command.split())
     assert list(stages)[-1] == name
-    for stage, config in stages.items():
-        folder = ROOT / ("checkpoints" if stage in SHIPPED else "results") / stage
-        assert config == Config.load(folder / "config.json"), stage
+    for stage, settings in stages.items():
+        if stage in SHIPPED:
+            folder = ROOT / "checkpoints" / stage
+            stored = Config.load(folder / "config.json"), Recipe.load(folder / "recipe.json")
+        else:  # settings of the machine included
+            file = ROOT / "results" / "stages" / stage / "config.json"
+            stored = Config.load(file), Recipe.load(file), Machine.load(file)
+        assert settings[: len(stored)] == stored, stage
 
 
 @pytest.mark.parametrize(("text", "name"), [("README.md", "smmnist_srvp"), *zip(CARDS, SHIPPED, strict=True)])
@@ -90,7 +97,10 @@ def command_of(metrics: dict) -> str:
     count = metrics["n_sequences"]
     count = "" if count == EvaluateOptions.n_sequences else f" --n-sequences {count}"
     checkpoint = re.search(r"--checkpoint (\S+)", metrics["command"])[1]
-    return f"python -m files evaluate --checkpoint {checkpoint}{count} --batch-size {metrics['batch_size']}"
+    # Once a checkpoint computed in the precision that it was trained in.
+    precision = metrics.get("precision") or metrics["config"]["precision"]
+    options = f"--batch-size {metrics['batch_size']} --precision {precision}"
+    return f"python -m files evaluate --checkpoint {checkpoint}{count} {options}"
 
 
 def test_checkpoints_stay_small_enough_for_git():

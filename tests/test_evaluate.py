@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from files import evaluate as evaluation
 from files import utils
 from files.data import make_dataset, simulate_futures
 from files.evaluate import EvaluateOptions, evaluate
-from files.figures import make_figures
+from files.figures import FigureOptions, find_evaluation, make_figures
 from files.model_svg import SVG
 
 SEQUENCES, SAMPLES, PAST, FUTURE = 5, 4, 3, 6
@@ -26,6 +27,10 @@ def few_futures_and_training_batches():
         patch.setattr(evaluation, "SHOWN", 2)
         patch.setattr(evaluation, "VARIANCE_BATCHES", 4)
         yield
+
+
+def figure_options(results, figs):
+    return FigureOptions(results, figs, checkpoints=results / "no checkpoints")
 
 
 # A whole evaluation -------------------------------------------------------------------------------------------------
@@ -171,14 +176,6 @@ def test_bounds_are_those_of_scipy_densities(results, model):
     assert first["importance_weighted"] == pytest.approx(importance_weighted, rel=1e-4)
 
 
-def test_bounds_are_those_of_true_frames_however_the_model_was_trained(model, tiny, lively, random_video):
-    own = lively(tiny.replace(teacher_forcing=0.0, start_from="a trained model"))
-    video, noise = random_video(1, 6, 64, 64, 1), evaluation.noise(0, range(1), 2, (2, 5, tiny.z_dim))
-    expected = evaluation.posterior_scores(model, video, noise)
-    for name, value in evaluation.posterior_scores(own, video, noise).items():
-        np.testing.assert_array_equal(value, expected[name])
-
-
 def test_variance_is_the_optimum_on_training_data(results, model, tiny):
     count = 16 * evaluation.VARIANCE_BATCHES
     (video,) = make_dataset(tiny, "train", count=count, batch_size=count)
@@ -217,6 +214,119 @@ def test_killed_evaluation_goes_on_and_batch_size_makes_no_difference(results, o
     assert resumed["data_sha256"] == metrics["data_sha256"]
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "missing": lambda parts: parts[0].unlink(),
+    "empty": lambda parts: parts[1].write_bytes(b""),
+    "cut": lambda parts: cut(parts[1]),
+    "a bit flipped": lambda parts: flip(parts[2]),
+    "the one before again": lambda parts: parts[1].write_bytes(parts[0].read_bytes()),
+    "half removed": lambda parts: [part.unlink() for part in parts[:2]],
+    "a stray file": lambda parts: (parts[0].parent / ".writing-x.npz").write_bytes(b"x"),
+}
+
+
+@pytest.fixture(scope="module")
+def scored(options, tmp_path_factory):
+    """An evaluation that was killed when all sequences had been scored: the folder of its parts."""
+    folder = tmp_path_factory.mktemp("scored")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "write_results", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(dataclasses.replace(options, results=folder))
+    return folder
+
+
+def killed(*args):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_parts_that_are_missing_or_damaged_are_scored_again(results, options, scored, tmp_path, damage):
+    shutil.copytree(scored, tmp_path / "results")
+    (folder,) = (tmp_path / "results" / "small").glob("parts-*[!k]")
+    parts = sorted(folder.iterdir())
+    assert len(parts) == 3  # of 2, 2 and 1 sequences
+    DAMAGE[damage](parts)
+    metrics = evaluate(dataclasses.replace(options, results=tmp_path / "results"))
+    for name in ("table", "n_sequences", "data_sha256"):
+        assert metrics[name] == results[1][name]
+    one, other = pd.read_csv(results[0] / "per_sequence.csv"), pd.read_csv(tmp_path / "results/small/per_sequence.csv")
+    pd.testing.assert_frame_equal(one, other, rtol=1e-3, atol=1e-4)
+    assert not list((tmp_path / "results/small").glob("*parts*"))
+
+
+def test_splits_and_data_sets_have_folders_of_their_own(results, options, tmp_path):
+    folder, metrics = results
+    part = folder / "parts-of-another" / "00000000-00000004.npz"  # an evaluation that was killed
+    part.parent.mkdir()
+    part.write_bytes(b"")
+    held_out = dataclasses.replace(options, split="val", n_sequences=2, n_samples=2)
+    assert held_out.folder == folder / "val"
+    assert evaluate(held_out)["split"] == "val"
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    assert part.exists()
+    shutil.rmtree(part.parent)
+    folders = {
+        dataclasses.replace(options, data=data, split=split).folder
+        for data in (None, "smmnist_srvp", "a/videos.npy", "b/videos.npy")
+        for split in ("val", "test")
+    }
+    assert len(folders) == 8
+
+
+def test_a_single_sample_has_no_spread(options, tmp_path):
+    metrics = evaluate(dataclasses.replace(options, n_samples=1, n_sequences=2, results=tmp_path))
+    assert metrics["spread_skill"] == {"ratio": None}
+    assert metrics["diversity"]["mean"] is None
+    assert metrics["table"]["best"] == metrics["table"]["mean"]
+    assert make_figures(figure_options(tmp_path, tmp_path / "figs"))
+
+
+def test_samples_that_are_no_numbers_end_an_evaluation_at_once(options, model, tiny, lively, tmp_path):
+    broken = lively(tiny)
+    broken.decoder.to_pixels.offset.assign([float("nan")])
+    broken.save_weights_to(tmp_path / "broken")
+    with pytest.raises(ValueError, match="samples of sequences 0 to 1 are no finite numbers"):
+        evaluate(dataclasses.replace(options, checkpoint=tmp_path / "broken", results=tmp_path))
+
+
+def test_the_same_evaluation_twice_at_once_is_refused(options, tmp_path, monkeypatch):
+    again = dataclasses.replace(options, results=tmp_path, n_sequences=1)
+
+    def another(*args):
+        with pytest.raises(ValueError, match="another process is writing"):
+            evaluate(again)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "score_batch", another)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(again)
+
+
+def test_figures_of_other_weights_are_not_shown(results, options, checkpoint, model, tiny, lively, tmp_path, capsys):
+    folder, _ = results
+    found = FigureOptions(folder.parent, tmp_path / "figs", checkpoint.parent)
+    assert any(path.name == "best_of_n.png" for path in make_figures(found))
+    assert find_evaluation("small", model, folder.parent) == folder
+    retrained = lively(tiny)
+    retrained.decoder.to_pixels.offset.assign([1.0])
+    retrained.save_weights_to(tmp_path / "small")
+    assert find_evaluation("small", retrained, folder.parent) is None
+    with pytest.raises(FileNotFoundError):
+        make_figures(dataclasses.replace(found, checkpoints=tmp_path))
+    assert "small was evaluated with other weights than" in capsys.readouterr().out
+
+
 def test_another_seed_or_model_does_not_continue_a_run(options, tiny):
     runs = [
         evaluation.run_hash(tiny, options, "weights"),
@@ -240,7 +350,7 @@ def test_metrics_file_says_what_was_evaluated(results, options, tiny):
 
 def test_figures_are_made_from_the_results(results, tmp_path):
     folder, _ = results
-    made = {path.relative_to(tmp_path).as_posix() for path in make_figures(folder.parent, tmp_path)}
+    made = {path.relative_to(tmp_path).as_posix() for path in make_figures(figure_options(folder.parent, tmp_path))}
     curves = ["psnr_over_time", "ssim_over_time", "best_of_n", "spread_skill", "prior_sigma", "traversal"]
     futures = [f"futures_{k}" for k in range(1, evaluation.SHOWN + 1)]
     assert made == {f"small/{n}.png" for n in curves + futures} | {f"small/{n}.gif" for n in futures}
@@ -249,7 +359,7 @@ def test_figures_are_made_from_the_results(results, tmp_path):
 
 def test_nothing_to_draw_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="train or evaluate"):
-        make_figures(tmp_path, tmp_path / "figs")
+        make_figures(figure_options(tmp_path, tmp_path / "figs"))
 
 
 def test_any_array_of_videos_is_a_test_set_as_a_whole(tmp_path, tiny, lively):
@@ -266,12 +376,14 @@ def test_any_array_of_videos_is_a_test_set_as_a_whole(tmp_path, tiny, lively):
     assert metrics["diversity"]["mean"] == 0
     assert metrics["elbo"]["mean"] == pytest.approx(metrics["importance_weighted"]["mean"])
     assert "auc" not in metrics["prior_sigma"]
-    assert make_figures(tmp_path, tmp_path / "figs")
+    assert make_figures(figure_options(tmp_path, tmp_path / "figs"))
 
 
 def test_held_out_sequences_are_scored_on_request(options):
-    metrics = evaluate(dataclasses.replace(options, split="val", name="val"))
-    videos = make_dataset(SVG.load(options.checkpoint).config, "val", n_frames=PAST + FUTURE, count=SEQUENCES)
+    metrics = evaluate(dataclasses.replace(options, split="val", name="held_out"))
+    videos = make_dataset(
+        SVG.load(options.checkpoint).config, "val", n_frames=PAST + FUTURE, count=SEQUENCES, batch_size=9
+    )
     future = np.concatenate([batch.numpy() for batch in videos])[:, PAST:]
     black = -10 * np.log10(np.square(future).mean((2, 3, 4)))
     assert metrics["split"] == "val"

@@ -8,6 +8,7 @@ from loop_svg import LoopSVG, plain_values
 
 from files.config import Config
 from files.model_svg import SVG
+from files.scheduled_sampling import ScheduledSamplingSVG
 
 SMALL = Config(width=4, g_dim=8, z_dim=3, rnn_size=16, n_past=3, n_future=2)
 SETTINGS = {
@@ -16,13 +17,13 @@ SETTINGS = {
     "fixed_prior": dict(prior="fixed"),
     "one_past_frame": dict(n_past=1),
 }
-OWN_FRAMES = dict(teacher_forcing=0.4, start_from="a trained model", n_future=5)
+TEACHER_FORCING = 0.4
 
 
-def randomised(config: Config) -> SVG:
+def randomised(config: Config, teacher_forcing: float = 1.0) -> SVG:
     """A model with batch-norm statistics far from their initial values, and kernels so large that all inputs count."""
     keras.utils.set_random_seed(0)
-    model = SVG(config)
+    model = SVG(config) if teacher_forcing == 1 else ScheduledSamplingSVG(config, teacher_forcing)
     draws = np.random.default_rng(0)
     for variable in model.variables:
         value = variable.numpy()
@@ -39,16 +40,17 @@ def inputs(config: Config):
     return video, draws.normal(size=(2, config.n_frames - 1, config.z_dim)).astype(np.float32)
 
 
-@pytest.mark.parametrize("training", [{}, OWN_FRAMES], ids=["true frames", "own frames"])
+@pytest.mark.parametrize("own_frames", [False, True], ids=["true frames", "own frames"])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_graph_and_loop_have_the_same_loss_and_gradients(setting, training, monkeypatch):
-    model = randomised(SMALL.replace(**SETTINGS[setting], **training))
+def test_graph_and_loop_have_the_same_loss_and_gradients(setting, own_frames):
+    config = SMALL.replace(**SETTINGS[setting], n_future=5 if own_frames else 2)
+    model = randomised(config, TEACHER_FORCING if own_frames else 1.0)
     loop = LoopSVG(model)
-    video, noise = inputs(model.config)
-    coins = np.random.default_rng(3).uniform(size=(model.config.n_frames, 2, 1, 1, 1)).astype(np.float32)
-    monkeypatch.setattr(tf.random, "stateless_uniform", lambda shape, seed: tf.reshape(coins, shape))
-    is_true = coins < model.config.teacher_forcing
-    is_true[: model.config.n_past] = True
+    video, noise = inputs(config)
+    coins = np.random.default_rng(3).uniform(size=(2, config.n_frames)).astype(np.float32)
+    is_true = (coins < TEACHER_FORCING).T[:, :, None, None, None]
+    is_true[: config.n_past] = True
+    given = {"coins": coins} if own_frames else {}
 
     def loss_and_gradients(loss, variables):
         weights = [variable.value for variable in variables]
@@ -62,12 +64,12 @@ def test_graph_and_loop_have_the_same_loss_and_gradients(setting, training, monk
         return run()
 
     expected, loop_gradients = loss_and_gradients(
-        lambda: loop.loss(video, noise, is_true=is_true), loop.trainable_variables
+        lambda: loop.loss(video, noise, is_true=is_true if own_frames else None), loop.trainable_variables
     )
 
     @tf.function(input_signature=[tf.TensorSpec([None, *value.shape[1:]]) for value in (video, noise)])
     def graph(video, noise):  # traced as `fit` does it: the batch size is unknown
-        return model(video, posterior_noise=noise)["loss"]
+        return model(video, posterior_noise=noise, **given)["loss"]
 
     loss, gradients = loss_and_gradients(lambda: graph(video, noise), model.trainable_variables)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)

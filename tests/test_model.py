@@ -6,26 +6,27 @@ import pytest
 import tensorflow as tf
 from scipy import integrate, stats
 
+from files.config import Machine, Recipe
 from files.model_svg import SVG, gaussian_kl
 from files.models import GaussianLSTM
 from files.ops import LSTM, BatchNorm, add_held
-from files.train import compile_model
+from files.train import build_model
 
 
 def rng():
     return np.random.default_rng(0)
 
 
-# Training on own frames; the model to start from matters to `train` alone.
-OWN_FRAMES = dict(teacher_forcing=0.0, start_from="a trained model")
+def compiled(config, teacher_forcing=1.0, **machine):
+    """A model as `train` makes it; the checkpoint to start from matters to `train` alone."""
+    return build_model(config, Recipe(teacher_forcing=teacher_forcing, start_from="a checkpoint"), Machine(**machine))
 
 
-def one_step(config, video, strategy=None):
+def one_step(config, video, strategy=None, **settings):
     """A model after one training step, and the step's logs."""
     keras.utils.set_random_seed(1)
     with (strategy or tf.distribute.get_strategy()).scope():
-        model = SVG(config)
-        compile_model(model)
+        model = compiled(config, **settings)
     data = tf.data.Dataset.from_tensors(video)
     logs = model.fit(data, verbose=0, shuffle=False).history
     return model, {name: values[0] for name, values in logs.items()}
@@ -115,10 +116,9 @@ def test_held_skips_are_added_as_a_gather_would(own, frames):
 # The whole graph ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("training", [{}, OWN_FRAMES])
-def test_the_graph_has_as_many_nodes_for_100_frames_as_for_10(tiny, training):
-    model = SVG(tiny.replace(**training))
-    compile_model(model)
+@pytest.mark.parametrize("teacher_forcing", [1.0, 0.0])
+def test_the_graph_has_as_many_nodes_for_100_frames_as_for_10(tiny, teacher_forcing):
+    model = compiled(tiny, teacher_forcing)
 
     def step(video):
         with tf.GradientTape() as tape:
@@ -150,7 +150,8 @@ def all_nodes(graph) -> int:
 
 def test_training_noise_differs_by_step_and_evaluation_noise_does_not(tiny, lively, random_video):
     model = lively(tiny)
-    compile_model(model)
+    model.compile(optimizer="adam")
+    model.optimizer.build(model.trainable_variables)
     video = random_video(2, 6, 64, 64, 1)
 
     def predictions(training):
@@ -179,11 +180,11 @@ def test_training_reduces_the_loss_it_reports(tiny, random_video):
 
 
 def test_training_on_own_frames_learns_but_keeps_the_statistics_of_batch_norm(tiny, lively, random_video):
-    model = lively(tiny.replace(**OWN_FRAMES))
+    model = lively(tiny, teacher_forcing=0.0)
     statistics = [v for v in model.variables if "moving" in v.path]
     for variable in statistics:
         variable.assign(variable + 0.5)
-    compile_model(model)
+    model.compile(optimizer="adam")
     before = [v.numpy() for v in model.trainable_variables]
     video = random_video(2, 6, 64, 64, 1)
     loss = float(model(video)["loss"])  # in evaluation mode, and yet that of the training step
@@ -198,7 +199,7 @@ def test_training_on_own_frames_learns_but_keeps_the_statistics_of_batch_norm(ti
 def test_reconstruction_is_from_true_frames_however_the_model_was_trained(tiny, lively, random_video):
     video, noise = random_video(2, 6, 64, 64, 1), rng().normal(size=(2, 5, 3)).astype(np.float32)
     forced = lively(tiny)
-    own = lively(tiny.replace(**OWN_FRAMES))
+    own = lively(tiny, teacher_forcing=0.0)
     np.testing.assert_array_equal(own.reconstruct(video, noise), forced.reconstruct(video, noise))
     from_own = own(video, posterior_noise=noise)["x_pred"]
     np.testing.assert_allclose(from_own[:, :3], forced(video, posterior_noise=noise)["x_pred"][:, :3], atol=1e-6)
@@ -275,12 +276,12 @@ def test_batch_norm_is_in_evaluation_mode_when_sampling(tiny, lively, random_vid
 
 
 @pytest.mark.parametrize(
-    ("precision", "training"), [("mixed_bfloat16", {}), ("mixed_float16", {}), ("mixed_bfloat16", OWN_FRAMES)]
+    ("precision", "teacher_forcing"), [("mixed_bfloat16", 1.0), ("mixed_float16", 1.0), ("mixed_bfloat16", 0.0)]
 )
-def test_mixed_precision_is_close_to_float32(tiny, random_video, precision, training):
+def test_mixed_precision_is_close_to_float32(tiny, random_video, precision, teacher_forcing):
     video = random_video(2, 6, 64, 64, 1)
-    full, full_logs = one_step(tiny.replace(**training), video)
-    mixed, logs = one_step(tiny.replace(precision=precision, **training), video)
+    full, full_logs = one_step(tiny, video, teacher_forcing=teacher_forcing)
+    mixed, logs = one_step(tiny, video, teacher_forcing=teacher_forcing, precision=precision)
     assert isinstance(mixed.optimizer, keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
     np.testing.assert_allclose(logs["loss"], full_logs["loss"], rtol=1e-2)
     assert {v.dtype for v in mixed.trainable_variables} == {"float32"}
@@ -291,15 +292,15 @@ def test_mixed_precision_is_close_to_float32(tiny, random_video, precision, trai
     assert mixed.generate(video[:, :3], 2, 2).dtype == tf.float32
 
 
-@pytest.mark.parametrize("training", [{}, OWN_FRAMES])
-def test_xla_computes_the_same_step(tiny, random_video, training):
+@pytest.mark.parametrize("teacher_forcing", [1.0, 0.0])
+def test_xla_computes_the_same_step(tiny, random_video, teacher_forcing):
     video = random_video(2, 6, 64, 64, 1)
-    plain, plain_logs = one_step(tiny.replace(**training), video)
-    compiled, logs = one_step(tiny.replace(jit_compile=True, **training), video)
+    plain, plain_logs = one_step(tiny, video, teacher_forcing=teacher_forcing)
+    by_xla, logs = one_step(tiny, video, teacher_forcing=teacher_forcing, jit_compile=True)
     np.testing.assert_allclose(logs["loss"], plain_logs["loss"], rtol=1e-4)
-    for a, b in zip(plain.non_trainable_variables, compiled.non_trainable_variables, strict=True):
+    for a, b in zip(plain.non_trainable_variables, by_xla.non_trainable_variables, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-    assert compiled.jit_compile
+    assert by_xla.jit_compile
 
 
 def test_two_devices_on_the_same_video_take_the_step_of_one(tiny, random_video):
@@ -345,5 +346,12 @@ def test_bad_videos_are_refused(tiny, random_video):
         model.generate(good[:, :2], 2)
     with pytest.raises(ValueError, match="n_samples is 0"):
         model.generate(good[:, :3], 2, 0)
-    with pytest.raises(ValueError, match=r"prior_noise has shape \[2, 1, 5, 3\]; expected \[2, 1, 2, 3\]"):
-        model.generate(good[:, :3], 2, prior_noise=np.zeros((2, 1, 5, 3)))
+    noise = np.zeros((2, 1, 5, 3), np.float32)
+    with pytest.raises(ValueError, match=r"prior_noise is float32 of shape \[2, 1, 5, 3\]; .* shape \[2, 1, 2, 3\]"):
+        model.generate(good[:, :3], 2, prior_noise=noise)
+    for wrong in (noise[:1, 0], noise[:, 0].astype(float), noise[:, 0, :4], noise):  # a batch of 1 would be broadcast
+        for run in (model, model.reconstruct):
+            with pytest.raises(ValueError, match=r"posterior_noise is float.*expected float32 of shape \[2, 5, 3\]"):
+                run(good, posterior_noise=wrong)
+    with pytest.raises(ValueError, match="save_weights_to"):
+        model.save("x.keras")

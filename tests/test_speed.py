@@ -7,8 +7,8 @@ import tensorflow as tf
 from files.config import Config
 from files.model_svg import SVG
 from files.ops import downconv, filter_gradient, leaky_relu, upconv
+from files.scheduled_sampling import ScheduledSamplingSVG
 
-OWN_FRAMES = dict(teacher_forcing=0.0, start_from="a trained model")
 SMALL = Config(width=4, g_dim=8, z_dim=3, rnn_size=16, n_past=3, n_future=2)
 
 
@@ -79,9 +79,13 @@ def small_inputs(config: Config):
     return video, np.random.default_rng(1).normal(size=(2, config.n_frames - 1, config.z_dim)).astype(np.float32)
 
 
-def twins(config: Config, **overrides) -> tuple[SVG, SVG]:
-    """Two models of the same weights, the second with other settings."""
-    first, second = SVG(config), SVG(config.replace(**overrides))
+def new_model(config: Config, teacher_forcing: float, **options) -> SVG:
+    return SVG(config, **options) if teacher_forcing == 1 else ScheduledSamplingSVG(config, teacher_forcing, **options)
+
+
+def twins(config: Config, teacher_forcing: float, **options) -> tuple[SVG, SVG]:
+    """Two models of the same weights, the second with other options."""
+    first, second = new_model(config, teacher_forcing), new_model(config, teacher_forcing, **options)
     for index, (a, b) in enumerate(zip(first.trainable_variables, second.trainable_variables, strict=True)):
         value = np.random.default_rng(index).normal(0, 0.2, a.shape)
         a.assign(value)
@@ -95,22 +99,22 @@ def assert_same_pass(kept, other):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(a).max())
 
 
-@pytest.mark.parametrize("training", [{}, OWN_FRAMES])
+@pytest.mark.parametrize("teacher_forcing", [1.0, 0.0])
 @pytest.mark.parametrize("backbone", ["dcgan", "vgg"])
-def test_recomputed_activations_change_neither_gradients_nor_moving_statistics(backbone, training):
-    config = SMALL.replace(backbone=backbone, **training)
-    kept, recomputed = twins(config, recompute=True)
+def test_recomputed_activations_change_neither_gradients_nor_moving_statistics(backbone, teacher_forcing):
+    config = SMALL.replace(backbone=backbone)
+    kept, recomputed = twins(config, teacher_forcing, recompute=True)
     inputs = small_inputs(config)
     assert_same_pass(training_pass(kept, *inputs)(), training_pass(recomputed, *inputs)())
     for a, b in zip(kept.non_trainable_variables, recomputed.non_trainable_variables, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # updated once, not once more in the backward pass
 
 
-@pytest.mark.parametrize(("backbone", "training"), [("dcgan", {}), ("vgg", {}), ("dcgan", OWN_FRAMES)])
-def test_recompute_needs_little_more_than_half_of_the_memory(backbone, training):
+@pytest.mark.parametrize(("backbone", "teacher_forcing"), [("dcgan", 1.0), ("vgg", 1.0), ("dcgan", 0.0)])
+def test_recompute_needs_little_more_than_half_of_the_memory(backbone, teacher_forcing):
     def peak(recompute):
-        config = Config(width=8, rnn_size=16, n_future=95, backbone=backbone, recompute=recompute, **training)
-        run = training_pass(SVG(config), *small_inputs(config))
+        config = Config(width=8, rnn_size=16, n_future=95, backbone=backbone)
+        run = training_pass(new_model(config, teacher_forcing, recompute=recompute), *small_inputs(config))
         run()
         before = tf.config.experimental.get_memory_info("CPU:0")["current"]
         peaks = []

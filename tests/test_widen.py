@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from files.data import make_dataset
 from files.model_svg import SVG
-from files.train import compile_model, train
+from files.train import train
 from files.widen import start_from
 
 
@@ -49,20 +49,21 @@ def test_every_new_weight_learns(tiny, lively, random_video):
 
 @pytest.mark.parametrize("teacher_forcing", [1.0, 0.5])
 def test_training_starts_from_the_weights_of_the_checkpoint_and_resumes_from_its_own(
-    tiny, lively, tmp_path, teacher_forcing
+    tiny, short, lively, tmp_path, teacher_forcing
 ):
-    tiny = tiny.replace(teacher_forcing=teacher_forcing, start_from=str(tmp_path / "narrow"))
-    narrow = lively(tiny)
+    recipe = short.replace(teacher_forcing=teacher_forcing, start_from=str(tmp_path / "narrow"), steps_per_epoch=1)
+    narrow = lively(tiny, teacher_forcing)
     narrow.save_weights_to(tmp_path / "narrow")
-    config = tiny.replace(width=8, steps_per_epoch=1)
-    train(config.replace(epochs=1), "run", tmp_path, tmp_path / "results", verbose=0)
-    compile_model(narrow)  # the noise of a training step depends on the optimizer's step
-    video = next(iter(make_dataset(tiny, "train")))
+    config, folders = tiny.replace(width=8), dict(checkpoints=tmp_path, results=tmp_path / "results", verbose=0)
+    train(config, recipe.replace(epochs=1), name="run", **folders)
+    narrow.compile(optimizer="adam")  # the noise of a training step depends on the optimizer's step
+    narrow.optimizer.build(narrow.trainable_variables)
+    video = next(iter(make_dataset(tiny, "train", batch_size=2)))
     expected = float(narrow(video, training=True)["loss"])
-    assert pd.read_csv(tmp_path / "results/losses.csv")["loss"].tolist() == pytest.approx([expected], rel=1e-4)
+    assert pd.read_csv(tmp_path / "results/run/losses.csv")["loss"].tolist() == pytest.approx([expected], rel=1e-4)
 
-    resumed = train(config, "run", tmp_path, tmp_path / "results", verbose=0)
-    uninterrupted = train(config, "direct", tmp_path, tmp_path / "direct", verbose=0)
+    resumed = train(config, recipe, name="run", **folders)
+    uninterrupted = train(config, recipe, name="direct", **folders)
     for a, b in zip(resumed.weights, uninterrupted.weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 

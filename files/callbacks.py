@@ -1,0 +1,188 @@
+"""What happens during training beside the steps: saving, sampling, stopping, and telling the time."""
+
+import contextlib
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from files.config import Config, Recipe
+from files.data import make_dataset
+from files.state import BEFORE_DECAY, Progress, TrainingState
+from files.utils import film_strip, ssim
+
+
+class Stopped(KeyboardInterrupt):
+    """Training was stopped by Ctrl-C, a notebook's stop button or SIGTERM, and can go on."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows instead of a traceback."""
+        return [str(self)]
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends training at the first loss that isn't finite."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Raises FloatingPointError."""
+        if not np.isfinite(logs["loss"]):
+            raise FloatingPointError(f"the loss is {logs['loss']} at step {batch + 1} of the epoch")
+
+
+class SampleVideos(keras.callbacks.Callback):
+    """After each epoch: futures of the same held-out videos, their SSIM for `ssim.csv` and a film strip in TensorBoard.
+
+    `ssim.csv` has per epoch and predicted frame the best sample's SSIM (the best on average over time) and the mean of
+    all samples', both averaged over videos. The log gets `val_ssim`, the best averaged over frames.
+    """
+
+    def __init__(
+        self, config: Config, progress: Progress, results: pathlib.Path, n_videos: int = 8, n_samples: int = 10
+    ):
+        super().__init__()
+        self.config, self.progress, self.n_samples = config, progress, n_samples
+        self.video = next(iter(make_dataset(config, "val", batch_size=n_videos, count=n_videos))).numpy()
+        self.writer = tf.summary.create_file_writer(str(results / "tensorboard" / "samples"))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Samples and scores."""
+        past, future = np.split(self.video, [self.config.n_past], axis=1)
+        samples = self.model.generate(past, future.shape[1], self.n_samples, seed=self.model.seed).numpy()
+        scores = ssim(future[:, None], samples)  # [B, N, T]
+        best = scores.mean(-1).argmax(-1)  # [B]
+        best_scores = np.take_along_axis(scores, best[:, None, None], 1)[:, 0].mean(0)  # [T]
+        logs["val_ssim"] = float(best_scores.mean())
+        columns = zip(best_scores, scores.mean((0, 1)), strict=True)
+        self.progress.ssim += [
+            {"epoch": epoch, "frame": frame, "best": float(best), "mean": float(mean)}
+            for frame, (best, mean) in enumerate(columns, self.config.n_past + 1)
+        ]
+        futures = {"ground truth": future[0], "best": samples[0, best[0]], "random": samples[0, -1]}
+        figure = film_strip({title: np.concatenate([past[0], video]) for title, video in futures.items()}, len(past[0]))
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        with self.writer.as_default(step=epoch):
+            tf.summary.image("samples", np.asarray(canvas.buffer_rgba())[None])
+
+
+class TellTime(keras.callbacks.Callback):
+    """Says once how long training will take, from the steps that follow the first call, which traces the graph."""
+
+    def __init__(self, recipe: Recipe, progress: Progress, seconds: float = 5.0):
+        super().__init__()
+        self.steps_left, self.seconds, self.start = (
+            recipe.epochs * recipe.steps_per_epoch - progress.steps,
+            seconds,
+            None,
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Measures, and says so."""
+        if self.start is None:
+            self.start = batch, time.perf_counter()
+        elif self.seconds and time.perf_counter() - self.start[1] > self.seconds:
+            step = (time.perf_counter() - self.start[1]) / (batch - self.start[0])
+            self.seconds = 0
+            print(f"\n{self.steps_left} steps of {step:.2g} s: done in about {duration(self.steps_left * step)}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Steps are counted from 0 again."""
+        self.start = None
+
+
+def duration(seconds: float) -> str:
+    """In words."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds > 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+class Save(keras.callbacks.Callback):
+    """Saves the training state, the logs, and the weights if the validation loss is the lowest so far.
+
+    That is after each epoch, within one when `minutes` have passed, and when training is told to stop.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, state: TrainingState, recipe: Recipe, results: pathlib.Path, minutes: float
+    ):
+        super().__init__()
+        self.folder, self.state, self.recipe, self.results, self.minutes = folder, state, recipe, results, minutes
+        self.stop = None  # the signal that asks for it
+        self.saved = time.monotonic()
+
+    @property
+    def progress(self) -> Progress:
+        """That of the run."""
+        return self.state.progress
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Goes on with an epoch that has begun."""
+        self.first_step = self.progress.step
+        self.state.restore_running_means()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Saves within an epoch; raises Stopped."""
+        progress = self.progress
+        progress.step, progress.rate = self.first_step + batch + 1, self.recipe.learning_rate_in(progress.epoch)
+        due = time.monotonic() - self.saved > 60 * self.minutes
+        if progress.step < self.recipe.steps_per_epoch and (due or self.stop):
+            self._write()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves an epoch; raises Stopped."""
+        progress = self.progress
+        progress.epoch, progress.step = epoch + 1, 0
+        row = {name: float(value) for name, value in sorted(logs.items())}
+        progress.losses.append({"epoch": epoch, **row})
+        if best := row["val_loss"] < progress.best:
+            progress.best, progress.best_epoch = row["val_loss"], epoch + 1
+        if epoch + 1 == self.recipe.constant_epochs < self.recipe.epochs:
+            self.state.write(BEFORE_DECAY)
+        self._write(best)
+
+    def _write(self, best: bool = False) -> None:
+        """The state first: the weights and the logs are written again by a resume."""
+        prefix = self.state.write()
+        if best:
+            self.model.save_weights_to(self.folder)
+        self.progress.write_logs(self.results)
+        self.state.keep_two()
+        self.saved = time.monotonic()
+        if self.stop:
+            raise Stopped(
+                f"stopped by {self.stop} after epoch {self.progress.epoch} and {self.progress.step} steps; "
+                f"saved in {prefix}. The same command, or notebook cell, goes on from there"
+            )
+
+
+@contextlib.contextmanager
+def stop_at_the_next_step(save: Save) -> Iterator[None]:
+    """Lets Ctrl-C, a notebook's stop button and SIGTERM save before they end training; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():  # where Python gives no signals
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def give_back():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(number, frame):
+        save.stop = signal.Signals(number).name
+        give_back()
+        print("\nstopping after this step", flush=True)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        give_back()
