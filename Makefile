@@ -29,8 +29,9 @@ notebook: .venv/installed
 bench: .venv/installed
 	$(BIN)/python tests/bench.py
 
+# The figures that come with the project, from what comes with it; those of your own runs: python -m files figures
 figs: .venv/installed
-	$(BIN)/python -m files figures
+	$(BIN)/python -m files figures --results results/shipped --figs figs/shipped
 
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else \
