@@ -7,27 +7,13 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Hyper-parameters of data, model and training; the defaults are the paper's for Stochastic Moving MNIST.
+class Architecture:
+    """What determines the shape of every weight; the defaults are the paper's for Stochastic Moving MNIST."""
 
-    Raises ValueError, naming the field, for a value that no model can be built or trained with.
-    """
-
-    data: str = "smmnist"
-    """Dataset: smmnist (Denton and Fergus), smmnist_srvp (Franceschi et al.), mmnist (deterministic bounce), or the
-    path of an .npy or .npz file of videos [N, T, H, W(, C)], uint8 or float in [0, 1]."""
-    num_digits: int = 2
-    """Digits per Moving MNIST video, 1 to 3."""
     image_size: Literal[64, 128] = 64
     """Height and width of a frame in pixels."""
     channels: int = 1
     """Channels of a frame: 1 or 3."""
-
-    n_past: int = 5
-    """Frames given."""
-    n_future: int = 10
-    """Frames predicted in training; generation goes on for as long as asked."""
-
     backbone: Literal["dcgan", "vgg"] = "dcgan"
     """Convolutional encoder and decoder."""
     width: int = 64
@@ -46,6 +32,26 @@ class Config:
     """LSTM layers of the frame predictor."""
     prior: Literal["learned", "fixed", "none"] = "learned"
     """learned: SVG-LP; fixed: N(0, I), SVG-FP; none: the deterministic baseline without z."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Architecture):
+    """Hyper-parameters of data, model and training; the defaults are the paper's for Stochastic Moving MNIST.
+
+    Raises ValueError, naming the field, for a value that no model can be built or trained with.
+    """
+
+    data: str = "smmnist"
+    """Dataset: smmnist (Denton and Fergus), smmnist_srvp (Franceschi et al.), mmnist (deterministic bounce), or the
+    path of an .npy or .npz file of videos [N, T, H, W(, C)], uint8 or float in [0, 1]."""
+    num_digits: int = 2
+    """Digits per Moving MNIST video, 1 to 3."""
+
+    n_past: int = 5
+    """Frames given."""
+    n_future: int = 10
+    """Frames predicted in training; generation goes on for as long as asked."""
+
     last_frame_skip: bool = False
     """Take the skip connections from the latest frame for ever, instead of holding those of the past."""
 
