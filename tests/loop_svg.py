@@ -2,13 +2,15 @@
 
 Each training step encodes frames i-1 and i, concatenates the skips and decodes, one frame at a time; each sample of a
 video repeats the conditioning. Under `tf.function` the loop unrolls into a graph that grows with the video. It shares
-nothing with `files/` but the weights that it is given, so that equal results are a check of both.
+nothing with `files/` but the weights, which it takes in the authors' layout, so that equal results are a check of both.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from files.layout import layout
 from files.model_svg import SVG
 
 
@@ -65,7 +67,7 @@ class LoopSVG:
         self.posterior = LSTMNet(config.rnn_size, config.posterior_layers, list(map(dense, z)))
         self.prior = LSTMNet(config.rnn_size, config.prior_layers, list(map(dense, z)))
         self.predictor = LSTMNet(config.rnn_size, config.predictor_layers, [dense(config.g_dim, activation="tanh")])
-        nets = [self.posterior, self.predictor] + [self.prior] * (config.prior == "learned")
+        nets = [self.predictor, self.posterior] + [self.prior] * (config.prior == "learned")
         convolutional = [*self.down, self.head, self.stem, *self.up, self.to_pixels]
         self.layers = [*convolutional, *(part for net in nets for part in net.parts)]
         video = tf.zeros([1, config.n_past + 1, 64, 64, config.channels])
@@ -161,31 +163,12 @@ class LoopSVG:
         return tf.stack([self.sample(past, posterior_noise[:, n], prior_noise[:, n]) for n in samples], 1)
 
 
-def plain_values(model: SVG, value) -> list[tf.Tensor]:
+def plain_values(model: SVG, value) -> list[np.ndarray]:
     """`value(variable)` of every weight of `model`, in the shapes and the order of Keras's layers.
 
     With `value` the identity these are weights; with a look-up of gradients, gradients.
     """
-    config, encoder, decoder = model.config, model.encoder, model.decoder
-    coarsest = 8 * config.width
-
-    def norm(layer):
-        return [value(v) for v in (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)]
-
-    def join(conv):
-        return tf.concat([value(conv.kernel), value(conv.skip_kernel)], -1)
-
-    values = []
-    for (level,) in encoder.levels:
-        values += [value(level.conv.kernel), *norm(level.norm)]
-    values += [tf.reshape(value(encoder.head.kernel), [4, 4, coarsest, config.g_dim]), *norm(encoder.head_norm)]
-    stem = tf.reshape(value(decoder.stem.kernel), [config.g_dim, 4, 4, coarsest])
-    values += [tf.transpose(stem, [1, 2, 3, 0]), *norm(decoder.stem_norm)]
-    for (level,) in decoder.levels:
-        values += [join(level.conv), *norm(level.norm)]
-    values += [join(decoder.to_pixels), value(decoder.to_pixels.offset)]
-    nets = [(model.posterior, ["mu", "logvar"]), (model.frame_predictor, ["out"])]
-    for net, heads in nets + [(model.prior, ["mu", "logvar"])] * (config.prior == "learned"):
-        for layer in (net.embed, *net.lstms, *(getattr(net, head) for head in heads)):
-            values += [value(v) for v in layer.weights]
-    return values
+    theirs = [weight.to_theirs(map(value, weight.variables)) for weight in layout(model)]
+    # PyTorch's (out, in, h, w) -> [h, w, in, out], and so for transposed convolutions with in and out changed about.
+    axes = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+    return [array.transpose(axes[array.ndim]) for array in theirs]

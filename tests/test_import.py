@@ -1,5 +1,6 @@
 """Import of the authors' checkpoints: both of PyTorch's file formats, hostile and damaged files."""
 
+import dataclasses
 import os
 import pathlib
 import pickle
@@ -10,7 +11,9 @@ import pytest
 import recipe
 
 from files.author_weights import infer_config, load_author_weights
+from files.config import Architecture
 from files.import_checkpoint import ImportOptions, import_checkpoint, read_npz, read_pth
+from files.layout import layout
 from files.model_svg import SVG
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -76,6 +79,30 @@ def test_folder_of_a_training_run_is_left_alone(npz, tmp_path):
     with pytest.raises(FileExistsError, match="training run"):
         import_checkpoint(ImportOptions(npz, tmp_path, n_past=3))
     assert not (tmp_path / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"prior": "fixed", "channels": 3}, {"backbone": "vgg", "posterior_layers": 2}, {"backbone": "vgg",
+     "image_size": 128}],
+    ids=str,
+)  # fmt: skip
+def test_our_weights_in_the_authors_layout_load_again(tiny, settings):
+    source, copy = (SVG(tiny.replace(**settings, data="data/videos.npz")) for _ in range(2))
+    ours, loaded = ([weight for net in model.nets.values() for weight in net.weights] for model in (source, copy))
+    draws = np.random.default_rng(0)
+    for variable in ours:
+        variable.assign(draws.normal(size=variable.shape))
+    arrays = {}
+    for weight in layout(source):
+        value = weight.to_theirs(weight.variables)
+        arrays |= {name: np.zeros_like(value) for name in weight.names} | {weight.names[0]: value}
+    load_author_weights(copy, arrays)
+    for variable, other in zip(ours, loaded, strict=True):
+        np.testing.assert_array_equal(variable, other, err_msg=variable.path)
+    found = infer_config(arrays)
+    for field in dataclasses.fields(Architecture):
+        assert getattr(found, field.name) == getattr(source.config, field.name), field.name
 
 
 # Hostile files ------------------------------------------------------------------------------------------------------
