@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from files.config import Config
 from files.models import Decoder, Encoder, FramePredictor, GaussianLSTM, StandardNormal
-from files.ops import sizes
 
 # The second half of a noise seed; training step k of replica r has a number above 0 of its own.
 TEACHER_FORCED, POSTERIOR, PRIOR = 0, -1, -2
@@ -208,7 +207,7 @@ class SVG(keras.Model):
 
     @tf.function(reduce_retracing=True)
     def _generate(self, past, posterior_noise, prior_noise):
-        batch, samples = sizes(prior_noise)[:2]
+        batch, samples = keras.ops.shape(prior_noise)[:2]
 
         def per_sample(value):  # [B, ...] -> [N * B, ...]
             return tf.tile(value, tf.concat([[samples], tf.ones_like(tf.shape(value)[1:])], 0))
@@ -247,7 +246,7 @@ class SVG(keras.Model):
         `last_frame_skip`; `next_z(h, z_state, input)` gives z [N * B, z] and its next state; `feed(x_pred, input)` the
         frame that is fed, and returned, instead of the prediction [N, B, H, W, C].
         """
-        batch = sizes(skips[0])[1]
+        batch = keras.ops.shape(skips[0])[1]
 
         def predict(h, skips, z_state, predictor_state, given):
             """One frame: h [N * B, g] of the frame before -> x [N, B, H, W, C] and the states."""

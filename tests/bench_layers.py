@@ -56,7 +56,7 @@ def library_downconv(x, kernel):
 
 def library_upconv(x, kernel):
     """`upconv` with TensorFlow's gradient."""
-    batch, height, width, _ = ops.sizes(x)
+    batch, height, width, _ = keras.ops.shape(x)
     return tf.nn.conv2d_transpose(x, kernel, [batch, 2 * height, 2 * width, kernel.shape[2]], 2, "SAME")
 
 
@@ -83,9 +83,9 @@ class KerasLSTM(keras.Layer):
 
 def split_add_held(x, skip):
     """`add_held` with TensorFlow's gradient of split, sum and concatenation."""
-    shape, own = [-1, *ops.sizes(skip)[1:]], ops.sizes(skip)[0] - 1
+    shape, own = [-1, *keras.ops.shape(skip)[1:]], keras.ops.shape(skip)[0] - 1
     x_own, x_held = tf.split(tf.reshape(x, shape), [own, -1])
-    return tf.reshape(tf.concat([x_own + skip[:-1], x_held + skip[-1:]], 0), ops.sizes(x))
+    return tf.reshape(tf.concat([x_own + skip[:-1], x_held + skip[-1:]], 0), keras.ops.shape(x))
 
 
 def held(skip, like):
