@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from files.config import Config
 from files.models import Decoder, Encoder, FramePredictor, GaussianLSTM, StandardNormal
-from files.ops import sizes
 from files.state import UNREADABLE, training_states, write_checkpoint
 
 # The second half of a noise seed; training step k of replica r has a number above 0 of its own.
@@ -107,7 +106,7 @@ class SVG(keras.Model):
 
     def _noise(self, x: tf.Tensor, training: bool, posterior_noise: tf.Tensor | None) -> tf.Tensor:
         """N(0, 1) [T-1, B, z] for x [T, B, ...]: that given, [B, T-1, z], or drawn."""
-        time, batch = x.shape[0] - 1, sizes(x)[1]
+        time, batch = x.shape[0] - 1, keras.ops.shape(x)[1]
         if posterior_noise is None:
             return tf.random.stateless_normal([time, batch, self.z_dim], self.noise_seed(training))
         return time_major(check_noise("posterior_noise", posterior_noise, [x.shape[1], time, self.z_dim]))
@@ -201,7 +200,7 @@ class SVG(keras.Model):
 
     @tf.function(reduce_retracing=True)
     def _generate(self, past, posterior_noise, prior_noise):
-        batch, samples = sizes(prior_noise)[:2]
+        batch, samples = keras.ops.shape(prior_noise)[:2]
 
         def per_sample(value):  # [B, ...] -> [N * B, ...]
             return tf.tile(value, tf.concat([[samples], tf.ones_like(tf.shape(value)[1:])], 0))
@@ -248,7 +247,7 @@ class SVG(keras.Model):
             h = tf.reshape(h, [-1, self.config.g_dim])
             z, z_state = next_z(h, z_state, given)
             h_pred, predictor_state = self.frame_predictor.step(tf.concat([h, z], -1), predictor_state)
-            x_pred = self.decoder(tf.reshape(h_pred, [*sizes(x)[:2], self.config.g_dim]), own_skips)
+            x_pred = self.decoder(tf.reshape(h_pred, [*keras.ops.shape(x)[:2], self.config.g_dim]), own_skips)
             return feed(x_pred, given), z_state, predictor_state
 
         video, *_ = tf.scan(step, inputs, (x, z_state, predictor_state))

@@ -8,11 +8,12 @@ probabilistic are float32; `dtype` sets the precision of the convolutions.
 import functools
 import itertools
 
+import keras
 import tensorflow as tf
 from keras import Layer, layers
 
 from files.config import Architecture
-from files.ops import LSTM, BatchNorm, Conv, dense, leaky_relu, name_parts, recomputed, sizes, with_first
+from files.ops import LSTM, BatchNorm, Conv, dense, leaky_relu, name_parts, recomputed, with_first
 
 State = tuple[tuple[tf.Tensor, tf.Tensor], ...]  # (h, c), each [B, rnn_size], for every LSTM layer
 
@@ -60,7 +61,7 @@ class Encoder(Layer):
 
         The skips are those of the first `n_skips` frames, by default of all.
         """
-        count, batch = sizes(frames)[:2]
+        count, batch = keras.ops.shape(frames)[:2]
         x = tf.reshape(frames, [count * batch, *frames.shape[2:]])
         skips = []
         for levels in self.segments:
@@ -110,12 +111,12 @@ class Decoder(Layer):
         projected = []
         for (join, *_), skip in zip(itertools.chain(*self.segments), reversed(skips), strict=True):
             y = join.project_skip(tf.reshape(skip, [-1, *skip.shape[2:]]))
-            projected.append(tf.reshape(y, [*sizes(skip)[:2], *y.shape[1:]]))
+            projected.append(tf.reshape(y, [*keras.ops.shape(skip)[:2], *y.shape[1:]]))
         return projected
 
     def call(self, h: tf.Tensor, projected_skips: list[tf.Tensor], training: bool = False) -> tf.Tensor:
         """h [M, B, g_dim] and projected skips [S, B, ...], S <= M, the last one held -> [M, B, H, W, C] in [0, 1]."""
-        count, batch = sizes(h)[:2]
+        count, batch = keras.ops.shape(h)[:2]
         # The authors' transposed convolution from one pixel to 4 x 4 is a matrix product.
         x = tf.reshape(self.stem(tf.reshape(h, [count * batch, h.shape[-1]])), [count * batch, 4, 4, self.coarsest])
         x = leaky_relu(self.stem_norm(x, training=training))

@@ -168,16 +168,20 @@ def tracing(repetitions: int) -> dict[str, list[float]]:
 
 
 def step_memory(settings: Settings, frames: int, recompute: bool) -> list[float]:
-    """Gigabytes at the peak of training steps on 4 sequences, beside what the weights and Adam's moments take.
+    """`peak_memory` of a training step on 4 sequences."""
+    model = SVG(Config(width=settings.width, n_future=frames - 5), recompute=recompute)
+    return peak_memory(graph_step(model, random_video(4, frames)), settings.repetitions)
+
+
+def peak_memory(step, repetitions: int) -> list[float]:
+    """Gigabytes at the peak of training steps, beside what the weights and Adam's moments take.
 
     TensorFlow's own count; that of the first GPU, if there is one.
     """
     device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
-    model = SVG(Config(width=settings.width, n_future=frames - 5), recompute=recompute)
-    step = graph_step(model, random_video(4, frames))
     step().numpy()
     gigabytes = []
-    for _ in range(settings.repetitions):
+    for _ in range(repetitions):
         before = tf.config.experimental.get_memory_info(device)["current"]
         tf.config.experimental.reset_memory_stats(device)
         step().numpy()
