@@ -1,5 +1,6 @@
 """What this runs on: devices, the line that says so, and the hardware that a figure belongs to."""
 
+import contextlib
 import os
 import pathlib
 import platform
@@ -34,19 +35,22 @@ def hardware() -> dict:
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.is_file() else ""
     names = [line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")]
-    gpus = [
-        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
-        for gpu in tf.config.list_physical_devices("GPU")
-    ]
     return {
         "processor": names[0] if names else platform.processor(),
         "features": " ".join(name for name in ("avx512f", "avx512_bf16", "amx_bf16") if f" {name}" in text),
         "cores": os.cpu_count(),
-        "gpus": gpus,
+        "gpus": [gpu_name(gpu) for gpu in tf.config.list_physical_devices("GPU")],
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }
+
+
+def gpu_name(gpu: tf.config.PhysicalDevice) -> str:
+    """The model, where the driver tells."""
+    with contextlib.suppress(ValueError, tf.errors.OpError):
+        return tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+    return gpu.name
 
 
 def peak_memory() -> int | None:

@@ -130,7 +130,13 @@ class SVG(keras.Model):
         """The ELBO of video, or of (video, index): then a sequence's noise is a function of its index [B] alone."""
         video, index, _ = keras.utils.unpack_x_y_sample_weight(data)
         draws = {} if index is None else self.held_out_draws(index, video.shape[1])
-        return self.compute_metrics(video, None, self(video, **draws))
+        # A device may get no sequence of the last batch, and then there is nothing to compute.
+        means = tf.cond(
+            tf.shape(video)[0] > 0,
+            lambda: self._means(self(video, **draws)),
+            lambda: dict.fromkeys(self.trackers, tf.zeros([])),
+        )
+        return self._track(means, tf.shape(video)[0])
 
     def held_out_draws(self, index: tf.Tensor, time: int) -> dict[str, tf.Tensor]:
         """The random numbers that `call` takes for held-out sequences of `time` frames: functions of `index` [B]."""
@@ -138,17 +144,23 @@ class SVG(keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None) -> dict[str, tf.Tensor]:
         """Means over sequences: loss (as it is minimised), mse and kld per predicted frame, sigma of both Gaussians."""
-        frames, batch = y_pred["mu"].shape[1], tf.shape(y_pred["mu"])[0]
-        values = {
+        return self._track(self._means(y_pred), tf.shape(y_pred["mu"])[0])
+
+    def _means(self, y_pred: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Of one batch."""
+        frames = y_pred["mu"].shape[1]
+        return {
             "loss": y_pred["loss"],
             "mse": y_pred["mse"] / frames,
             "kld": y_pred["kld"] / frames,
             "posterior_sigma": tf.reduce_mean(tf.exp(0.5 * y_pred["logvar"])),
             "prior_sigma": tf.reduce_mean(tf.exp(0.5 * y_pred["logvar_p"])),
         }
-        for name, value in values.items():
-            # A replica may get no sequence of the last batch, whose mean is then no number.
-            self.trackers[name].update_state(tf.where(batch > 0, value, 0.0), sample_weight=batch)
+
+    def _track(self, means: dict[str, tf.Tensor], batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The running means after one more batch, in which every sequence counts the same."""
+        for name, mean in means.items():
+            self.trackers[name].update_state(mean, sample_weight=batch)
         return self.get_metrics_result()
 
     def get_config(self):

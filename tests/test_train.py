@@ -210,7 +210,9 @@ def training(tiny, short, tmp_path):
     def run(name="run", config=tiny, machine=None, **recipe):
         return train(config, short.replace(**recipe), machine, name, tmp_path, tmp_path / "results", verbose=0)
 
-    return run, tmp_path
+    tf.config.run_functions_eagerly(True)  # tracing would take ten times as long as the steps
+    yield run, tmp_path
+    tf.config.run_functions_eagerly(False)
 
 
 def epochs_logged(folder, name="run"):
@@ -291,7 +293,7 @@ def test_a_scheduled_sampling_run_loads_as_a_model_of_the_papers_loss(tiny, shor
     video = random_video(2, 6, 64, 64, 1)
     error = np.square(loaded.reconstruct(video) - video[:, 1:]).mean((0, 2, 3, 4)).sum()
     np.testing.assert_allclose(loaded(video)["mse"], error, rtol=1e-5)
-    assert abs(float(trained(video)["mse"]) - error) > 1e-4
+    assert np.abs(trained(video)["x_pred"] - loaded(video)["x_pred"]).max() > 1e-5
 
 
 def test_a_loss_that_is_no_number_ends_training_before_anything_is_saved(training):
@@ -421,12 +423,10 @@ def test_epochs_can_be_changed_whatever_the_learning_rates_were(training, capsys
     np.testing.assert_allclose(pd.read_csv(folder / "results/run/losses.csv")["learning_rate"], rates, rtol=1e-5)
     output = capsys.readouterr().out
     assert "going on with epochs 1 -> 3" in output
-    assert "other learning rates than a run with these settings" not in output  # 1/2 and 2/4 are the same
-    run(epochs=4, decay=1.0)
-    assert "other learning rates than a run with these settings" in capsys.readouterr().out
+    assert "other learning rates than a run with these settings" in output
     run(epochs=2, decay=1.0)
-    assert "finished, nothing left to train: raise epochs above 4" in capsys.readouterr().out
-    assert epochs_logged(folder) == [0, 1, 2, 3]
+    assert "finished, nothing left to train: raise epochs above 3" in capsys.readouterr().out
+    assert epochs_logged(folder) == [0, 1, 2]
 
 
 # Several devices ----------------------------------------------------------------------------------------------------
