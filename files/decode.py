@@ -132,6 +132,8 @@ def decode_frames(video: Video, form: FrameFormat) -> Iterator[np.ndarray]:
 
 
 def _stream_frames(video: Video) -> Iterator[av.VideoFrame]:
+    if not video.files[0].size:
+        raise DamageError("it is empty")
     with video.files[0].open() as source, _container(source) as container:
         stream = _video_stream(container)
         stream.codec_context.thread_count = 1  # videos are decoded in parallel, not the frames of one
@@ -151,7 +153,10 @@ def _container(source: BinaryIO):
 def _video_stream(container):
     if not container.streams.video:
         raise DamageError("it has no video stream")
-    return container.streams.video[0]
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise DamageError("its codec is unknown, or its header is cut")
+    return stream
 
 
 def _picture_frames(video: Video) -> Iterator[av.VideoFrame]:
@@ -171,13 +176,16 @@ def _rgb(picture: PIL.Image.Image) -> np.ndarray:
 
 
 def _resize(frame: av.VideoFrame, form: FrameFormat, reformatter: VideoReformatter) -> np.ndarray:
-    size, sides = form.image_size, (frame.width, frame.height)
-    width, height = (round(size * side / min(sides)) for side in sides) if form.crop else (size, size)
+    quarter_turns = frame.rotation // 90  # counterclockwise
+    if form.crop:
+        side = min(frame.width, frame.height)
+        left, top = (frame.width - side) // 2, (frame.height - side) // 2
+        square = frame.to_ndarray(format="rgb24")[top : top + side, left : left + side]
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(square), "rgb24")
+    size = form.image_size
     # The filter and flags of the authors' `ffmpeg -s 64x64`.
-    small = reformatter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC", threads=1)
-    left, top = (width - size) // 2, (height - size) // 2
-    rgb = small.to_ndarray()[top : top + size, left : left + size]
-    rgb = np.rot90(rgb, frame.rotation // 90)
+    rgb = reformatter.reformat(frame, size, size, "rgb24", interpolation="BICUBIC", threads=1).to_ndarray()
+    rgb = np.rot90(rgb, quarter_turns)
     if form.channels == 3:
         return rgb
     return rgb[..., :1] if form.first_channel else np.round(rgb @ LUMA).astype(np.uint8)[..., None]
@@ -344,6 +352,8 @@ def decode_video(video: Video, form: FrameFormat, target: pathlib.Path) -> tuple
             os.fsync(out.fileno())
         if count:
             os.replace(part, target)
+        if problem and count:
+            problem = f"{problem} (after {count} frames)"
         return count, problem or (None if count else "it has no frames")
     finally:
         part.unlink(missing_ok=True)
