@@ -223,7 +223,7 @@ def _open_array(path, split, form, store, whole) -> Opened:
         stored, divided, notes = arrays.open_array(path, split, form.shape, store)
     except LookupError as error:
         raise NoSplitError(error.args[0]) from None
-    count, length = (stored.shape[:2])[:: -1 if stored.time_first else 1]
+    count, length = stored.count, stored.length
     clips, part, cut = None, range(count), False
     if not divided and not whole:
         if count < len(SPLITS):

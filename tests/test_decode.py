@@ -331,13 +331,22 @@ def test_a_full_disk_is_said_before_and_while_decoding(tmp_path, three, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(decode.os, "replace", full)
-    with pytest.raises(ValueError, match="No space left.*another place"):
+    with pytest.raises(ValueError, match=r"No space left.*another place"):
         build_store(three, RGB, tmp_path / "store", progress=False)
     assert not list(tmp_path.rglob("*.part"))
 
 
 def test_names_never_lead_out_of_the_store(tmp_path, three):
-    names = ["../../evil.avi", "/etc/evil.avi", "a" * 300 + ".avi", "日本.avi", "a:b?.avi", ".avi", "x/y.avi", "x_y.avi"]
+    names = [
+        "../../evil.avi",
+        "/etc/evil.avi",
+        "a" * 300 + ".avi",
+        "日本.avi",
+        "a:b?.avi",
+        ".avi",
+        "x/y.avi",
+        "x_y.avi",
+    ]
     videos = [Video(name, three[0].files) for name in names]
     build_store(videos, RGB, tmp_path / "store", progress=False)
     assert len(list((tmp_path / "store" / "64x64x3").glob("*.npy"))) == len(names)
