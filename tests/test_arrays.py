@@ -326,17 +326,19 @@ def test_a_full_disk_is_said_before_extracting(tmp_path, monkeypatch):
 
 # Memory -------------------------------------------------------------------------------------------------------------
 
+# What `open_videos` does for an array, without TensorFlow, whose import takes most of the time.
 MEASURED = """
 import pathlib, resource, sys, time
 import numpy as np
-from files.videos import open_videos
-read = lambda split: [split.read(rng.integers(0, len(split.clips), 16), rng.integers(0, 30, 16), 20) for _ in range(60)]
+from files import arrays
 rng, peak = np.random.default_rng(0), lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-before, start = peak(), time.perf_counter()
-split = open_videos(sys.argv[1], "train", image_size=64, channels=1, n_frames=20)
-split.read(np.arange(16), np.zeros(16, int), 20)
+before, start, path = peak(), time.perf_counter(), pathlib.Path(sys.argv[1])
+stored, *_ = arrays.open_array(path, "train", (64, 64, 1), path.parent)
+arrays.check_values(path, stored, range(2960))
+stored.read(np.arange(16), np.zeros(16, int), 20)
 seconds = time.perf_counter() - start
-read(split)
+for _ in range(60):
+    stored.read(rng.integers(0, 2960, 16), rng.integers(0, 30, 16), 20)
 print(peak() - before, seconds)
 """
 
