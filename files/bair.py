@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 SPLITS = ("train", "test")
 FRAME = (64, 64, 3)
@@ -50,26 +51,20 @@ class Records:
         return dataclasses.replace(self, table=self.table[chosen])
 
     def read(self, which: np.ndarray, first: np.ndarray, n_frames: int, step: int = 1) -> np.ndarray:
-        """Windows [B, T, 64, 64, 3], uint8, of the videos `which` [B] from the frames `first` [B] on, `step` apart.
+        """Windows [B, T, 64, 64, 3], uint8, of the videos `which` [B] from the frames `first` [B] on.
 
-        Raises ValueError, naming file and record, for a damaged one.
+        Frames are counted, and taken, `step` apart. Raises ValueError, naming file and record, for a damaged one.
         """
-        raw = [self._bytes(record) for record in which]
-        steps = np.asarray(first)[:, None] * step + np.arange(n_frames) * step  # [B, T]
-        needed = range(steps.min(), steps.max() + 1)
-        features = {CAMERA.format(t): tf.io.FixedLenFeature([], tf.string) for t in needed}
-        with tf.device("CPU"):
-            try:
-                parsed = tf.io.parse_example(raw, features)
-                images = tf.stack([parsed[CAMERA.format(t)] for t in needed], 1)
-                images = tf.gather(images, steps - needed.start, batch_dims=1)
-                pixels = tf.io.decode_raw(images, tf.uint8)
-                return tf.reshape(pixels, [len(raw), n_frames, *FRAME]).numpy()
-            except tf.errors.InvalidArgumentError as error:
-                if len(raw) > 1:  # find out which one
-                    for record, start in zip(which, first, strict=True):
-                        self.read([record], [start], n_frames, step)
-                raise ValueError(f"{self._name(which[0])} is damaged: {error.message[:200]}") from None
+        windows = np.empty([len(which), n_frames, *FRAME], np.uint8)
+        for window, record, start in zip(windows, which, first, strict=True):
+            keys = [CAMERA.format(t * step) for t in range(start, start + n_frames)]
+            try:  # Protocol Buffers' own parser takes a tenth of the time of tf.io.parse_example
+                features = tf.train.Example.FromString(self._bytes(record)).features.feature
+                pixels = b"".join(features[key].bytes_list.value[0] for key in keys)
+                window[...] = np.frombuffer(pixels, np.uint8).reshape(window.shape)
+            except (DecodeError, IndexError, ValueError) as error:
+                raise ValueError(f"{self._name(record)} is damaged ({error}); download the file again") from None
+        return windows
 
     def _bytes(self, record: int) -> bytes:
         file, _, offset, length = self.table[record]
@@ -77,7 +72,7 @@ class Records:
             source.seek(offset)
             data = source.read(length)
         if len(data) != length:
-            raise ValueError(f"{self._name(record)} is cut: {len(data)} of {length} bytes are there")
+            raise ValueError(f"it is cut: {len(data)} of {length} bytes are there")
         return data
 
     def _name(self, record: int) -> str:

@@ -440,7 +440,7 @@ def test_a_damaged_record_is_named_with_its_file(tmp_path):
     file.write_bytes(data)
     opened = open_videos(file, "test", n_frames=4, **RGB)
     os.truncate(file, 2 * record + 5000)
-    with pytest.raises(ValueError, match=rf"record 2 of .*{file.name} is cut"):
+    with pytest.raises(ValueError, match=rf"record 2 of .*{file.name} is damaged .it is cut"):
         opened.read([2], [0], 4)
 
 
