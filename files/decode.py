@@ -84,9 +84,9 @@ _open_archives = threading.local()  # zip files can't be shared between threads 
 
 
 def _archive(path: pathlib.Path) -> zipfile.ZipFile:
-    archives = _open_archives.__dict__
-    if archives.get("path") != path:
-        archives.update(path=path, zip=zipfile.ZipFile(path))
+    archives, identity = _open_archives.__dict__, (path, path.stat().st_mtime_ns)
+    if archives.get("identity") != identity:
+        archives.update(identity=identity, zip=zipfile.ZipFile(path))
     return archives["zip"]
 
 

@@ -108,7 +108,7 @@ def open_videos(
         clips = whole_videos(opened.lengths)
     fits = clips[:, 2] >= n_frames
     if not fits.any():
-        parts = "videos' parts" if opened.cut else "videos"
+        parts = "parts of videos (too few videos are cut in time)" if opened.cut else "videos"
         raise ValueError(
             f"{path} has {parts} of {clips[:, 2].max(initial=0)} frames at most for {split!r}; {n_frames} are needed"
         )

@@ -114,6 +114,8 @@ def test_a_single_video_is_cut_in_time(tmp_path, suffix):
         seen += range(first, first + count)
     assert seen == list(range(150))
     assert opened.table.layout == "a video"
+    with pytest.raises(ValueError, match=r"cut in time.* of 15 frames at most for 'val'; 16 are needed"):
+        open_videos(tmp_path / f"my clip é{suffix}", "val", n_frames=16, **GREY)
 
 
 def test_the_window_to_evaluate_can_be_chosen(tmp_path):
