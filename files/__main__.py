@@ -1,4 +1,4 @@
-"""The command line: `python -m files train|sample|evaluate|import|figures --help`."""
+"""The command line: `python -m files prepare|train|sample|evaluate|import|figures --help`."""
 
 import argparse
 import shlex
@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> None:
     defaults = preset(chosen)
 
     # Imported late: TensorFlow takes seconds, and a mistyped preset should not.
+    from files.data import prepare_data
     from files.evaluate import EvaluateOptions
     from files.evaluate import evaluate as run_evaluate
     from files.figures import FigureOptions, make_figures
@@ -31,6 +32,30 @@ def main(arguments: list[str]) -> None:
     from files.train import train as run_train
 
     app = tyro.extras.SubcommandApp()
+
+    @app.command(name="prepare")
+    def prepare(
+        preset: Literal[tuple(PRESETS)] = chosen,
+        data: str = defaults.config.data,
+        image_size: Literal[64, 128] = defaults.config.image_size,
+        channels: Literal[1, 3] = defaults.config.channels,
+        frame_step: int = defaults.config.frame_step,
+        crop: bool = defaults.config.crop,
+        store: str | None = None,
+    ) -> None:
+        """Find and decode the videos of a path, as training would at its start, and print a table of them.
+
+        Args:
+            preset: Published settings, of which the data is prepared; the options below change them.
+            data: A video, a folder or archive of them, KTH's or BAIR's folder, or an .npy or .npz array.
+            image_size: Height and width of a frame in pixels.
+            channels: Channels of a frame.
+            frame_step: Every how many-th frame of a video is taken.
+            crop: Cut the centre out of frames, instead of squashing them to a square.
+            store: Folder for decoded videos; by default DATA.frames beside the data.
+        """
+        form = dict(image_size=image_size, channels=channels, frame_step=frame_step, crop=crop)
+        print(prepare_data(defaults.config.replace(data=data, **form), store))
 
     @app.command(name="train")
     def train(

@@ -43,11 +43,17 @@ class SampleVideos(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, config: Config, progress: Progress, results: pathlib.Path, n_videos: int = 8, n_samples: int = 10
+        self,
+        config: Config,
+        progress: Progress,
+        results: pathlib.Path,
+        store: str | None = None,
+        n_videos: int = 8,
+        n_samples: int = 10,
     ):
         super().__init__()
         self.config, self.progress, self.n_samples = config, progress, n_samples
-        self.video = next(iter(make_dataset(config, "val", batch_size=n_videos, count=n_videos))).numpy()
+        self.video = next(iter(make_dataset(config, "val", batch_size=n_videos, count=n_videos, store=store))).numpy()
         self.writer = tf.summary.create_file_writer(str(results / "tensorboard" / "samples"))
 
     def on_epoch_end(self, epoch, logs=None):

@@ -142,7 +142,12 @@ class Config(Architecture):
 
     data: str = "smmnist"
     """Dataset: smmnist (Denton and Fergus), smmnist_srvp (Franceschi et al.), mmnist (deterministic bounce), or the
-    path of an .npy or .npz file of videos [N, T, H, W(, C)], uint8 or float in [0, 1]."""
+    path of videos: a video, a folder or zip archive of videos or of folders of pictures, KTH's or BAIR's folder as it
+    is downloaded, or an .npy or .npz array [N, T, H, W(, C)], uint8 or float in [0, 1]."""
+    frame_step: Annotated[int, Within("[1, 1000]")] = 1
+    """Every how many-th frame of a video is taken."""
+    crop: bool = False
+    """Cut the centre out of frames that are decoded, instead of squashing them to a square as the authors do."""
     num_digits: Annotated[int, Within("[1, 3]")] = 2
     """Digits per Moving MNIST video."""
     n_past: Frames = 5
@@ -159,6 +164,10 @@ class Config(Architecture):
         if self.data in MOVING_MNIST and (self.image_size, self.channels) != (64, 1):
             raise ValueError(
                 f"{self.data} has frames of 64 x 64 x 1; image_size is {self.image_size}, channels {self.channels}"
+            )
+        if self.data in MOVING_MNIST and (self.frame_step > 1 or self.crop):
+            raise ValueError(
+                f"frame_step is {self.frame_step}, crop {self.crop}; expected 1 and False, as {self.data} is made"
             )
 
     @property
@@ -233,6 +242,8 @@ class Machine(Settings):
     """Recompute the convolutional activations in the backward pass: half of the memory, more time."""
     save_minutes: Positive = 10.0
     """Save the training state within an epoch, too, when so many minutes have passed."""
+    store: str | None = None
+    """Folder for decoded videos; by default DATA.frames beside the data."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,16 +255,14 @@ class Preset:
 
 
 _KTH = Preset(
-    Config(data="data/kth.npz", backbone="vgg", n_past=10, n_future=10, z_dim=24, beta=1e-6),
+    Config(data="data/kth", backbone="vgg", n_past=10, n_future=10, z_dim=24, beta=1e-6),
     Recipe(learning_rate=8e-4),
 )
 
 PRESETS: dict[str, Preset] = {
     "smmnist": Preset(Config(), Recipe()),
     "smmnist_srvp": Preset(Config(data="smmnist_srvp"), Recipe()),
-    "bair": Preset(
-        Config(data="data/bair.npz", backbone="vgg", channels=3, n_past=2, n_future=10, z_dim=64), Recipe()
-    ),
+    "bair": Preset(Config(data="data/bair", backbone="vgg", channels=3, n_past=2, n_future=10, z_dim=64), Recipe()),
     "kth": _KTH,
     "kth_128": Preset(_KTH.config.replace(image_size=128), _KTH.recipe),
     # Minutes on two CPU cores: narrow nets, small batches, a rate that decays.

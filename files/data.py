@@ -1,7 +1,8 @@
 """Datasets: each is a `tf.data.Dataset` of float32 video [B, T, H, W, C] in [0, 1].
 
-Moving MNIST is made inside the `tf.data` graph. Sequence i of a split is a pure function of (seed, i): neither batch
-size nor parallelism changes it, and a run that is resumed at step k sees what the uninterrupted one would have seen.
+Moving MNIST is made inside the `tf.data` graph, videos are read there a batch at a time. Sequence i of a split is a
+pure function of (seed, i): neither batch size nor parallelism changes it, and a run that is resumed at step k sees what
+the uninterrupted one would have seen.
 """
 
 import functools
@@ -11,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from files.config import MOVING_MNIST, Config
+from files.folders import SPLITS
+from files.videos import Split, Table, open_videos, prepare, summary
 
 MNIST = pathlib.Path(__file__).parent.parent / "data" / "mnist.npz"
-SPLITS = ("train", "val", "test")
 CANVAS = 64  # pixels
 MAX_SPEED = 4  # pixels per frame
 VAL_DIGITS = 5000  # the last training digits are held out for validation
@@ -34,32 +36,37 @@ def make_dataset(
     indices: bool = False,
     trajectories: bool = False,
     whole: bool = False,
+    store: str | pathlib.Path | None = None,
 ) -> tf.data.Dataset:
     """Batches of video [B, T, H, W, C], float32 in [0, 1].
 
     `split` is train, val or test; train never ends, unless `count` is given, and depends on `seed`, as held-out data
     does not. `start` is the index of the first sequence (step * batch size when a run is resumed) and `count` the
-    number of sequences. The last batch may be smaller. With `indices` each element is a pair of video and index [B].
+    number of sequences; of held-out videos there are never more than windows to evaluate. The last batch may be
+    smaller. With `indices` each element is a pair of video and index [B].
     With `trajectories` (Moving MNIST only) each element is a dict of `video` and, for D digits, `position`
     (float64 [B, T, D, 2], row and column of the digit's upper left corner in pixels), `velocity` (float64, the same
     shape, pixels per frame, as it is after the frame's bounces), `bounced` (bool [B, T, D]) and `digit` (uint8
     [B, D, S, S]).
-    `whole` takes all videos of a file that isn't divided into splits.
+    `whole` takes all videos of data that isn't divided into splits. Videos are decoded to the folder `store`, by
+    default one beside them.
 
-    Raises ValueError for an unknown dataset or split and for data that can't be used; FileNotFoundError for a file
-    that isn't there.
+    Raises ValueError for an unknown split and for data that can't be used; FileNotFoundError for an unknown dataset or
+    a path that isn't there.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
     n_frames = n_frames or config.n_frames
     if config.data in MOVING_MNIST:
         check_pixels(batch_size * n_frames)
-    source = moving_mnist if config.data in MOVING_MNIST else functools.partial(user_videos, whole=whole)
+    source = moving_mnist if config.data in MOVING_MNIST else functools.partial(videos, whole=whole, store=store)
     if trajectories and config.data not in MOVING_MNIST:
         raise ValueError(f"trajectories are known for {', '.join(MOVING_MNIST)} only; the data is {config.data!r}")
     draw, render, length = source(config, split, n_frames, seed if split == "train" else 0)
 
     stop = start + count if count else (np.iinfo(np.int64).max if split == "train" else length)
+    if split != "train" and config.data not in MOVING_MNIST:
+        stop = min(stop, length)
     sequences = tf.data.Dataset.range(start, stop).map(lambda i: (draw(i), i), num_parallel_calls=AHEAD)
     batches = sequences.batch(batch_size, num_parallel_calls=AHEAD)
     shape = [None, n_frames, config.image_size, config.image_size, config.channels]
@@ -273,73 +280,84 @@ def paste(digits, position):
     return tf.minimum(tf.reshape(video, [batch, time, CANVAS, CANVAS]), 1.0)
 
 
-# A user's own videos ------------------------------------------------------------------------------------------------
+# Videos -------------------------------------------------------------------------------------------------------------
 
 
-def load_videos(path: str | pathlib.Path, split: str = "test", whole: bool = False) -> np.ndarray:
-    """The videos [N, T, H, W, C] of an .npy or .npz file, uint8 in 0..255 or float in [0, 1], as they are stored.
+def open_data(
+    config: Config,
+    split: str,
+    n_frames: int,
+    *,
+    store: str | pathlib.Path | None = None,
+    whole: bool = False,
+) -> Split:
+    """Opens the videos `config.data` for windows of `n_frames`, as `files/videos.py` tells; decodes them at need.
 
-    An .npz holds an array per split (train, val, test), or a single array, which is cut into the first 80 % of its
-    videos for train, 10 % for val and 10 % for test, unless it is to be used `whole`; an .npy likewise.
-
-    Raises FileNotFoundError, or ValueError for a file that holds no array of videos (pickled arrays are refused).
+    Raises FileNotFoundError where there are none, ValueError for those that can't be used.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
+    check_exists(config)
+    return open_videos(config.data, split, **form_of(config), n_frames=n_frames, store=store, whole=whole)
+
+
+def prepare_data(config: Config, store: str | pathlib.Path | None = None) -> Table:
+    """Decodes the videos of all splits of `config.data`, and returns a table of them; raises as `open_data` does."""
+    if config.data in MOVING_MNIST:
+        raise ValueError(f"{config.data} is made as it is needed; expected the path of videos to prepare")
+    check_exists(config)
+    return prepare(config.data, **form_of(config), store=store)
+
+
+def form_of(config: Config) -> dict[str, int | bool]:
+    """What becomes of a frame."""
+    return {name: getattr(config, name) for name in ("image_size", "channels", "frame_step", "crop")}
+
+
+def check_exists(config: Config) -> None:
+    """Raises FileNotFoundError where `config.data` is neither a dataset's name nor a path that is there."""
+    if not pathlib.Path(config.data).expanduser().exists():
         raise FileNotFoundError(
-            f"no dataset or file {str(path)!r}; expected one of {', '.join(MOVING_MNIST)} or an .npy or .npz file of "
-            "videos [N, T, H, W(, C)]"
+            f"no dataset or file {config.data!r}; expected one of {', '.join(MOVING_MNIST)}, or the path of a video, a "
+            "folder of videos, or an .npy or .npz file; data/README.md tells what is downloaded to where"
         )
-    try:
-        stored = np.load(path, allow_pickle=False, mmap_mode="r")
-        arrays = {None: stored} if isinstance(stored, np.ndarray) else {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is no .npy or .npz file of plain arrays ({error}); save it with numpy.save") from None
-    if split not in arrays and len(arrays) != 1:
-        raise ValueError(f"{path} holds arrays {sorted(arrays)}; expected one called {split!r}, or a single one")
-    videos = arrays[split] if split in arrays else next(iter(arrays.values()))
-    if videos.ndim not in (4, 5):
-        raise ValueError(f"{path} holds an array of shape {videos.shape}; expected [N, T, H, W(, C)]")
-    if videos.ndim == 4:
-        videos = videos[..., None]
-    if split not in arrays and not whole:
-        bounds = np.round(np.array([0, 0.8, 0.9, 1]) * len(videos)).astype(int)
-        videos = videos[bounds[SPLITS.index(split)] : bounds[SPLITS.index(split) + 1]]
-    if not len(videos):
-        raise ValueError(f"{path} has no video for split {split!r}")
-    if videos.dtype != np.uint8 and videos.dtype.kind != "f":
-        raise ValueError(f"{path} holds {videos.dtype}; expected uint8 in 0..255 or float in [0, 1]")
-    if videos.dtype.kind == "f" and not (np.min(videos) >= 0 and np.max(videos) <= 1):
-        raise ValueError(
-            f"{path} holds values from {np.min(videos)} to {np.max(videos)}; "
-            "expected float in [0, 1] without NaN, or uint8"
-        )
-    return videos
 
 
-def user_videos(config: Config, split: str, n_frames: int, seed: int, whole: bool = False):
-    """As `moving_mnist`, for the file `config.data`: random windows in training, first frames in val and test."""
-    videos = load_videos(config.data, split, whole)
-    expected = (config.image_size, config.image_size, config.channels)
-    if videos.shape[2:] != expected:
-        raise ValueError(f"{config.data} has frames {videos.shape[2:]}; the configuration expects {expected}")
-    if videos.shape[1] < n_frames:
-        raise ValueError(f"{config.data} has videos of {videos.shape[1]} frames; {n_frames} are needed")
-    count, length = videos.shape[:2]
-    scale = 255.0 if videos.dtype == np.uint8 else 1.0
+def print_found(config: Config, *splits: str, n_frames: int | None = None, **options) -> None:
+    """Prints a line with what `config.data` holds for some splits, and the remarks on it; `options` of `open_data`."""
+    if config.data not in MOVING_MNIST:
+        tables = [open_data(config, split, n_frames or config.n_frames, **options).table for split in splits]
+        print(summary(tables))
+
+
+def videos(config: Config, split: str, n_frames: int, seed: int, **options):
+    """As `moving_mnist`, for the videos `config.data`: random windows in training, those to evaluate in the others."""
+    opened = open_data(config, split, n_frames, **options)
     with tf.device("CPU"):
-        videos = tf.constant(np.ascontiguousarray(videos))
+        clips, windows = tf.constant(opened.clips), tf.constant(opened.windows)
+        cumulative = None if opened.chance is None else tf.constant(np.cumsum(opened.chance))
+    pixels = opened.read(*opened.windows[:1].T, 1).dtype
+    scale = 255.0 if pixels == np.uint8 else 1.0
     seed = 3 * seed + SPLITS.index(split)
+
+    def draw_clip(key):
+        if cumulative is None:
+            return clips[tf.random.stateless_uniform([], key, 0, len(clips), tf.int32)]
+        number = tf.random.stateless_uniform([1], key, dtype=tf.float64)
+        return clips[tf.minimum(tf.searchsorted(cumulative, number, "right")[0], len(clips) - 1)]
 
     def draw(index):
         if split == "train":
-            which = tf.random.stateless_uniform([], random_key(index, seed, 0), 0, count, tf.int32)
-            first = tf.random.stateless_uniform([], random_key(index, seed, 1), 0, length - n_frames + 1, tf.int32)
-        else:
-            which, first = tf.cast(index % count, tf.int32), 0
-        return {"video": tf.ensure_shape(videos[which, first : first + n_frames], [n_frames, *expected])}
+            video, start, frames = tf.unstack(draw_clip(random_key(index, seed, 0)))
+            starts = tf.cast(frames - n_frames + 1, tf.int32)
+            later = tf.random.stateless_uniform([], random_key(index, seed, 1), 0, starts, tf.int32)
+            return {"which": video, "first": start + tf.cast(later, tf.int64)}
+        which, first = tf.unstack(windows[index])
+        return {"which": which, "first": first}
+
+    def read(which, first):
+        return opened.read(which, first, n_frames)
 
     def render(drawn):
-        return {"video": tf.cast(drawn["video"], tf.float32) / scale}
+        stored = tf.numpy_function(read, [drawn["which"], drawn["first"]], pixels, stateful=False)
+        return {"video": tf.cast(stored, tf.float32) / scale}
 
-    return draw, render, count
+    return draw, render, len(windows)

@@ -21,10 +21,10 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import av
+import keras
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-import tqdm
 from av.video.reformatter import VideoReformatter
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".wmv", ".webp")
@@ -222,8 +222,12 @@ def default_store(path: pathlib.Path) -> pathlib.Path:
     beside = path.with_name(path.name + ".frames")
     if beside.is_dir() or os.access(path.parent, os.W_OK):
         return beside
-    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
-    return pathlib.Path.home() / ".cache" / "svg" / f"{path.name}-{digest}"
+    return pathlib.Path.home() / ".cache" / "svg" / unique_name(path)
+
+
+def unique_name(path: pathlib.Path) -> str:
+    """A folder's name for data of that path, so that two of them can share a store."""
+    return f"{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
 
 
 def build_store(videos: Sequence[Video], form: FrameFormat, folder: pathlib.Path, progress: bool = True) -> Store:
@@ -311,11 +315,11 @@ def _announced_frames(video: Video) -> int:
 def _decode_all(todo, form, targets, journal, path, progress) -> None:
     if progress:
         print(f"decoding {len(todo)} video{'s' * (len(todo) > 1)} to {path.parent}")
-    frames, started = 0, time.monotonic()
-    bar = tqdm.tqdm(total=len(todo), unit=" videos", disable=not progress)
+    speed, frames, started = "frames/s", 0, time.monotonic()
+    bar = keras.utils.Progbar(len(todo), verbose=int(progress), stateful_metrics=[speed], unit_name="video")
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
-        with bar, open(path, "a", encoding="utf-8") as log:
+        with open(path, "a", encoding="utf-8") as log:
             work = {pool.submit(decode_video, video, form, targets[video.name]): video for video in todo}
             for future in concurrent.futures.as_completed(work):
                 video, (count, problem) = work[future], future.result()
@@ -323,8 +327,7 @@ def _decode_all(todo, form, targets, journal, path, progress) -> None:
                 log.write(json.dumps({"video": video.name, **journal[video.name]}) + "\n")
                 log.flush()
                 frames += count
-                bar.set_postfix_str(f"{frames / (time.monotonic() - started):.0f} frames/s", refresh=False)
-                bar.update()
+                bar.add(1, [(speed, round(frames / (time.monotonic() - started)))])
             os.fsync(log.fileno())
     finally:
         pool.shutdown(cancel_futures=True)

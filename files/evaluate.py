@@ -24,13 +24,16 @@ import pandas as pd
 import tensorflow as tf
 
 from files.config import MOVING_MNIST, Config
-from files.data import make_dataset, simulate_futures
+from files.data import make_dataset, open_data, print_found, simulate_futures
 from files.device import device_line, hardware, peak_memory
 from files.durable import only_process, replacing
+from files.folders import fingerprint
 from files.model_svg import SVG, gaussian_kl
 from files.scores import METRICS, REFERENCES, Scores, frame_table, quality, sequence_table, table_rows
 from files.utils import graph_ssim
+from files.videos import BAIR, KTH, NoSplitError
 
+MNIST_FUTURE, PUBLISHED_FUTURE = 20, {KTH: 30, BAIR: 28}  # frames predicted in the published tests
 PSNR_CAP = 10 * np.log10(12 * 255**2)  # dB; the error of rounding to 8 bits, where equal frames would give infinity
 SHOWN = 4  # sequences whose futures are kept as video
 SHOWN_SAMPLES = 3  # of them, samples kept beside the best and the worst
@@ -54,12 +57,13 @@ class EvaluateOptions:
     """Results go to results/NAME, by default the name of the checkpoint's folder; those of another data set or split
     to a folder of their own in it."""
     data: str | None = None
-    """Test set: a dataset's name, or an .npy or .npz file of videos [N, T, H, W(, C)], which is used whole unless it
-    has an array called test. By default the test split of the model's own data."""
+    """Test set: a dataset's name, or the path of videos, which are all used unless they are divided into splits. By
+    default the test split of the model's own data."""
     split: Literal["test", "val"] = "test"
     """Sequences to score; val are those held out from training, for choosing between models."""
-    n_future: int = 20
-    """Frames predicted (published: 20 for Stochastic Moving MNIST, 28 for BAIR, 30 for KTH)."""
+    n_future: int | None = None
+    """Frames predicted; by default as published: 20 for Moving MNIST, 28 for BAIR, 30 for KTH; for other videos as many
+    as in training."""
     n_samples: int = 100
     """Samples of which the best is chosen."""
     n_sequences: int = 5000
@@ -74,10 +78,12 @@ class EvaluateOptions:
     """Sequences whose samples are in memory at once: memory grows with batch_size * n_samples."""
     results: pathlib.Path = pathlib.Path("results")
     """Folder of all results."""
+    store: str | None = None
+    """Folder for decoded videos; by default DATA.frames beside the data."""
 
     def __post_init__(self) -> None:
         for name in ("n_future", "n_samples", "n_sequences", "n_importance", "batch_size"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
 
     @property
@@ -115,6 +121,8 @@ def evaluate(options: EvaluateOptions) -> dict:
     """
     model = SVG.load(options.checkpoint, options.precision)
     config = model.config.replace(data=options.data or model.config.data)
+    options = dataclasses.replace(options, n_future=options.n_future or published_future(config, options))
+    print_found(config, options.split, n_frames=config.n_past + options.n_future, **how_to_open(options))
     count = min(options.n_sequences, len(open_test_set(config, options, batch_size=1)))
     print(f"{options.checkpoint}: {count} sequences, {device_line(options.precision)}")
     weights = weights_hash(model)
@@ -133,7 +141,7 @@ def evaluate(options: EvaluateOptions) -> dict:
 
 def write_results(model: SVG, config: Config, options: EvaluateOptions, scores: Scores, weights: str) -> dict:
     """Writes the four files of an evaluation, `metrics.json` last, and returns what stands in it."""
-    rows, variance = table_rows(scores), fit_variance(model)
+    rows, variance = table_rows(scores), fit_variance(model, options.store)
     per_frame, per_sequence = frame_table(rows, scores, config.n_past), sequence_table(rows, scores, variance)
     metrics = {
         "command": options.command,
@@ -171,6 +179,19 @@ def write_results(model: SVG, config: Config, options: EvaluateOptions, scores: 
 # Scoring a batch of sequences ---------------------------------------------------------------------------------------
 
 
+def how_to_open(options: EvaluateOptions) -> dict:
+    """Data that is given is used whole; its decoded videos are kept where the options say."""
+    return {"whole": options.data is not None, "store": options.store}
+
+
+def published_future(config: Config, options: EvaluateOptions) -> int:
+    """Frames that are predicted by default: as many as published, or as in training."""
+    if config.data in MOVING_MNIST:
+        return MNIST_FUTURE
+    layout = open_data(config, options.split, config.n_past + 1, **how_to_open(options)).table.layout
+    return PUBLISHED_FUTURE.get(layout, config.n_future)
+
+
 def open_test_set(config: Config, options: EvaluateOptions, **kwargs) -> tf.data.Dataset:
     """The test sequences of n_past + n_future frames; for Moving MNIST with their trajectories."""
     return make_dataset(
@@ -178,7 +199,7 @@ def open_test_set(config: Config, options: EvaluateOptions, **kwargs) -> tf.data
         options.split,
         n_frames=config.n_past + options.n_future,
         trajectories=config.data in MOVING_MNIST,
-        whole=options.data is not None,
+        **how_to_open(options),
         **kwargs,
     )
 
@@ -369,14 +390,14 @@ def shown(video, samples, posterior, ssim, count: int) -> dict[str, tf.Tensor]:
 # The bound's variance, and what is shown -----------------------------------------------------------------------------
 
 
-def fit_variance(model: SVG) -> float:
+def fit_variance(model: SVG, store: str | None) -> float:
     """The variance of the Gaussian likelihood that maximises the ELBO on training data: the mean squared error.
 
     NaN, with a note, where the training data isn't there.
     """
     try:
-        videos = make_dataset(model.config, "train", count=VARIANCE_BATCHES * 16, batch_size=16)
-    except FileNotFoundError:
+        videos = make_dataset(model.config, "train", count=VARIANCE_BATCHES * 16, batch_size=16, store=store)
+    except (FileNotFoundError, NoSplitError):
         print(f"no bound: the training data {model.config.data} isn't there")
         return np.nan
     return float(np.mean([np.mean((model.reconstruct(video) - video[:, 1:]) ** 2) for video in videos]))
@@ -428,14 +449,13 @@ def weights_hash(model: SVG) -> str:
 
 def run_hash(config: Config, options: EvaluateOptions, weights: str) -> str:
     """Names the parts of a run: another model, test set or noise don't continue it, nor does another code."""
-    file = pathlib.Path(config.data)
     same = {
         name: getattr(options, name)
         for name in ("data", "split", "n_future", "n_samples", "n_importance", "seed", "precision")
     }
     same |= {"config": dataclasses.asdict(config), "weights": weights}
     same["code"] = pathlib.Path(__file__).read_text()  # it decides which scores a part holds
-    same["file"] = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+    same["files"] = None if config.data in MOVING_MNIST else fingerprint(pathlib.Path(config.data).expanduser())
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -1,6 +1,7 @@
 """Folders and zip archives: the videos in them, and which split each belongs to."""
 
 import collections
+import hashlib
 import os
 import pathlib
 import re
@@ -51,6 +52,12 @@ def find_videos(path: pathlib.Path) -> tuple[list[Video], dict[str, File], list[
     if copies:
         notes.append(f"{copies} videos in archives are there unpacked, too: left out")
     return sorted(videos, key=lambda video: natural(video.name)), others, notes
+
+
+def fingerprint(path: pathlib.Path) -> str:
+    """Names what a path holds, by the names, sizes and times of all its files; the time is bounded by their number."""
+    files = [(name, file.size, file.version) for name, file in _walk(path)]
+    return hashlib.sha256(repr(files).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def natural(name: str) -> list:

@@ -25,7 +25,7 @@ from files.state import training_states
 
 NETS = ("encoder", "decoder", "frame_predictor", "posterior", "prior")  # SVG-FP has no prior
 SETTINGS = ("n_past", "n_future", "last_frame_skip", "num_digits", "beta")  # that both have
-DATASETS = {"smmnist": "smmnist", "bair": "data/bair.npz", "kth": "data/kth.npz"}
+DATASETS = {"smmnist": "smmnist", "bair": "data/bair", "kth": "data/kth"}
 
 # What reading a damaged file may raise; a refused name is an UnpicklingError.
 DAMAGED = (

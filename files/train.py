@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from files.callbacks import SampleVideos, Save, StopOnNaN, TellTime, stop_at_the_next_step
 from files.config import Config, Machine, Recipe
-from files.data import make_dataset
+from files.data import make_dataset, print_found
 from files.device import device_line, device_strategy
 from files.durable import only_process
 from files.model_svg import SVG
@@ -48,7 +48,8 @@ def train(
     machine, strategy = machine or Machine(), device_strategy()
     check_together(recipe, machine, strategy.num_replicas_in_sync)
     folder, results = run_folder(checkpoints, name), run_folder(results, name)
-    data = dict(batch_size=recipe.batch_size, seed=recipe.seed)
+    print_found(config, "train", "val", store=machine.store)
+    data = dict(batch_size=recipe.batch_size, seed=recipe.seed, store=machine.store)
     validation = make_dataset(config, "val", count=recipe.val_sequences, indices=True, **data)
 
     print(f"{folder}: {device_line(machine.precision, machine.jit_compile, strategy.num_replicas_in_sync)}")
@@ -74,7 +75,7 @@ def train(
         callbacks = [
             keras.callbacks.LearningRateScheduler(lambda epoch, _: recipe.learning_rate_in(epoch)),
             StopOnNaN(),
-            SampleVideos(config, progress, results),
+            SampleVideos(config, progress, results, machine.store),
             keras.callbacks.TensorBoard(str(results / "tensorboard"), write_graph=False),
             TellTime(recipe, progress),
             Save(folder, state, recipe, results, machine.save_minutes),  # last: what it saves, the others have logged

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from files import arrays, bair, kth
-from files.decode import PICTURE_SUFFIXES, VIDEO_SUFFIXES, FrameFormat, build_store, default_store
+from files.decode import PICTURE_SUFFIXES, VIDEO_SUFFIXES, FrameFormat, build_store, default_store, unique_name
 from files.folders import SHARES, SPLITS, divide, find_videos, folder_split, named_split, part_of, parts_in_time
 
+KTH, BAIR = "KTH actions", "BAIR robot pushing"  # layouts of which there are published tests
 PACKED = (".tar", ".gz", ".tgz", ".rar", ".7z")
 
 
@@ -36,10 +37,20 @@ class Table:
         return "\n".join(lines + [f"- {note}" for note in self.notes])
 
 
+def summary(tables: Sequence[Table]) -> str:
+    """Tables of some splits of the same data as a line, and a line for each remark."""
+    rows = {split: row for table in tables for split, row in table.rows.items()}
+    found = [f"{split}: {n:,} video{'s' * (n != 1)}, {frames:,} frames" for split, (n, frames) in rows.items()]
+    notes = dict.fromkeys(note for table in tables for note in table.notes)
+    return "\n".join([f"{tables[0].path}: {tables[0].layout}; {'; '.join(found)}", *(f"- {note}" for note in notes)])
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """The videos of one split."""
 
+    lengths: np.ndarray
+    """int64 [N]: frames of each video."""
     clips: np.ndarray
     """int64 [K, 3]: video, first frame and number of frames of the stretches in which training windows lie."""
     chance: np.ndarray | None
@@ -85,7 +96,6 @@ def open_videos(
     crop: bool = False,
     store: str | pathlib.Path | None = None,
     whole: bool = False,
-    window: int | None = None,
     progress: bool = True,
 ) -> Split:
     """Opens the videos of one split as windows of `n_frames`, and decodes what isn't decoded yet.
@@ -93,9 +103,8 @@ def open_videos(
     `path` is a video, a folder of videos or of folders of pictures, a zip archive of either, KTH's or BAIR's folder as
     it is downloaded, or an .npy or .npz file of videos [N, T, H, W(, C)]. `image_size` (pixels), `channels` (1 or 3),
     `frame_step` (every how many-th frame) and `crop` (the centre, instead of squashing to a square) say what becomes of
-    a frame. Decoded frames go to the folder `store`, by default `<path>.frames`. With `whole`, data that isn't divided
-    into splits serves as a whole. `window` is the first frame of the windows to evaluate, counted in each video; a
-    negative one is counted from its end.
+    a frame. Decoded frames go to a folder in `store`, by default to `<path>.frames`. With `whole`, data that isn't
+    divided into splits serves as a whole.
 
     Raises FileNotFoundError for a path that doesn't exist, NoSplitError (a ValueError) where there is nothing for the
     split, ValueError for data that can't be used.
@@ -116,14 +125,14 @@ def open_videos(
         notes.append(f"{split}: {np.sum(~fits)} of {len(fits)} clips are shorter than {n_frames} frames: not used")
     clips = clips[fits]
     windows = opened.windows
-    if windows is None or window is not None:
-        windows = evaluation_windows(clips, n_frames, window, opened.cut)
+    if windows is None:
+        windows = evaluation_windows(clips, n_frames, opened.cut)
     if not len(windows):
-        where = "" if window is None else f" from frame {window} on"
-        raise ValueError(f"{path} has no window of {n_frames} frames{where} to evaluate for {split!r}")
+        raise ValueError(f"{path} has no window of {n_frames} frames to evaluate for {split!r}")
     _check_black(path, opened.read, windows, n_frames)
     chance = None if opened.labels is None else nested_chance(clips, opened.labels)
-    return Split(clips, chance, windows, opened.read, Table(path, opened.layout, {split: _row(opened)}, tuple(notes)))
+    table = Table(path, opened.layout, {split: _row(opened)}, tuple(notes))
+    return Split(opened.lengths, clips, chance, windows, opened.read, table)
 
 
 def prepare(
@@ -164,7 +173,7 @@ def _existing(path: str | pathlib.Path) -> pathlib.Path:
 
 
 def _store(path: pathlib.Path, store: str | pathlib.Path | None) -> pathlib.Path:
-    return default_store(path) if store is None else pathlib.Path(store).expanduser()
+    return default_store(path) if store is None else pathlib.Path(store).expanduser() / unique_name(path)
 
 
 def _open(path, split, form, n_frames, store, whole, progress) -> Opened:
@@ -188,12 +197,8 @@ def whole_videos(lengths: np.ndarray) -> np.ndarray:
     return np.stack([np.arange(len(lengths)), np.zeros_like(lengths), lengths], 1)
 
 
-def evaluation_windows(clips: np.ndarray, n_frames: int, window: int | None, all_of_it: bool) -> np.ndarray:
-    """The first window of each clip, or all that don't overlap, or that from frame `window` on: int64 [M, 2]."""
-    if window is not None:
-        first = window + (clips[:, 2] if window < 0 else 0)
-        inside = (first >= 0) & (first <= clips[:, 2] - n_frames)
-        return np.stack([clips[:, 0], clips[:, 1] + first], 1)[inside]
+def evaluation_windows(clips: np.ndarray, n_frames: int, all_of_it: bool) -> np.ndarray:
+    """The first window of each clip, or all that don't overlap: int64 [M, 2]."""
     if not all_of_it:
         return clips[:, :2]
     firsts = [range(first, first + frames - n_frames + 1, n_frames) for _, first, frames in clips]
@@ -253,7 +258,7 @@ def _open_bair(path, files, split, form) -> Opened:
     lengths = np.full(len(records.table), -(-records.frames // form.frame_step))
     if not len(lengths):
         raise NoSplitError(f"{path} has no video for {split!r}")
-    return Opened("BAIR robot pushing", lengths, functools.partial(records.read, step=form.frame_step), [])
+    return Opened(BAIR, lengths, functools.partial(records.read, step=form.frame_step), [])
 
 
 # Folders, archives and single videos --------------------------------------------------------------------------------
@@ -310,7 +315,7 @@ def _open_kth(path, split, form, n_frames, store, progress, videos, others, note
         order = np.random.RandomState(42).permutation(len(clips))
         clips = clips[order]
     labels = tuple(action for _, action, _ in keys)
-    return Opened("KTH actions", decoded.frames, decoded.read, notes, clips, windows, labels)
+    return Opened(KTH, decoded.frames, decoded.read, notes, clips, windows, labels)
 
 
 def _every(clips: np.ndarray, step: int) -> np.ndarray:

@@ -34,12 +34,14 @@ def test_presets_are_the_published_settings(name):
         (Config, "channels", 2), (Config, "backbone", "resnet"), (Config, "prior", "uniform"),
         (Config, "beta", -1.0), (Config, "beta", float("nan")), (Config, "beta", float("inf")), (Config, "beta", "1"),
         (Config, "num_digits", 4), (Config, "last_frame_skip", "false"), (Config, "last_frame_skip", 1),
-        (Config, "data", 3), (Recipe, "batch_size", 2.5), (Recipe, "learning_rate", 0.0),
+        (Config, "data", 3), (Config, "frame_step", 0), (Config, "frame_step", 2), (Config, "crop", 1),
+        (Config, "crop", True),
+        (Recipe, "batch_size", 2.5), (Recipe, "learning_rate", 0.0),
         (Recipe, "learning_rate", float("inf")), (Recipe, "beta_1", 1.5), (Recipe, "beta_1", 1),
         (Recipe, "clip_norm", 0.0), (Recipe, "decay", 1.1), (Recipe, "seed", -1), (Recipe, "seed", 2**40),
         (Recipe, "teacher_forcing", 0.5), (Recipe, "teacher_forcing", 1.5), (Recipe, "start_from", 1),
         (Machine, "precision", "float64"), (Machine, "jit_compile", "yes"), (Machine, "steps_per_execution", 0),
-        (Machine, "save_minutes", 0.0),
+        (Machine, "save_minutes", 0.0), (Machine, "store", 1),
     ],
 )  # fmt: skip
 def test_bad_values_are_refused_by_name(part, field, value):
@@ -50,12 +52,18 @@ def test_bad_values_are_refused_by_name(part, field, value):
 def test_moving_mnist_has_one_size():
     with pytest.raises(ValueError, match="frames of 64 x 64 x 1; image_size is 64, channels 3"):
         Config(channels=3)
-    assert Config(data="videos.npy", channels=3).channels == 3
+    assert Config(data="videos.npy", channels=3, frame_step=2, crop=True).channels == 3
 
 
 def test_no_field_is_in_two_parts():
     names = [field.name for part in (Config, Recipe, Machine) for field in dataclasses.fields(part)]
     assert len(set(names)) == len(names)
+
+
+def test_a_checkpoint_of_before_there_were_videos_has_the_defaults(tmp_path):
+    values = {k: v for k, v in dataclasses.asdict(Config(width=8)).items() if k not in ("frame_step", "crop")}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert Config.load(tmp_path / "config.json") == Config(width=8, frame_step=1, crop=False)
 
 
 def test_unknown_preset_and_unknown_setting_list_what_there_is():

@@ -1,11 +1,14 @@
 """The datasets against plain loops over frames, written from the published rules, and against NumPy."""
 
+import collections
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from make_videos import make_bair, make_kth, write_clip
 
 from files.config import Config
-from files.data import MAX_IMPACTS, load_videos, make_dataset, mnist_digits, moving_mnist, simulate_futures
+from files.data import MAX_IMPACTS, make_dataset, mnist_digits, moving_mnist, prepare_data, simulate_futures
 
 T = 40
 VARIANTS = ["smmnist", "smmnist_srvp", "mmnist"]
@@ -130,7 +133,7 @@ def test_simulated_futures_go_on_from_the_given_frames_by_the_published_rules(va
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_draws_are_uniform_over_the_published_ranges(variant):
     config = Config(data=variant, num_digits=1)
-    drawn = next(iter(tf.data.Dataset.range(2000).map(moving_mnist(config, "train", 2)[0]).batch(2000)))
+    drawn = next(iter(tf.data.Dataset.range(2000).map(moving_mnist(config, "train", 2, seed=0)[0]).batch(2000)))
     start, speed, free, inward = (drawn[key].numpy() for key in ("start", "speed", "free", "inward"))
     top = 36 if variant == "smmnist_srvp" else 31
     assert (start.min(), start.max()) == (0, top)
@@ -158,9 +161,8 @@ def test_a_sequence_depends_on_seed_and_index_alone(variant, split):
     other = np.concatenate(list(make_dataset(config, split, batch_size=4, start=5, count=16)))
     np.testing.assert_array_equal(one[5:], other)
     assert not np.array_equal(one[0], one[1])
-    assert not np.array_equal(
-        one, np.concatenate(list(make_dataset(config.replace(seed=1), split, batch_size=21, count=21)))
-    )
+    another = np.concatenate(list(make_dataset(config, split, batch_size=21, count=21, seed=1)))
+    assert np.array_equal(one, another) == (split != "train")  # held-out data is the same for all seeds
 
 
 def test_training_never_ends_and_the_other_splits_do():
@@ -200,12 +202,12 @@ def test_the_test_split_uses_each_digit_once():
     np.testing.assert_array_equal(digits[np.lexsort(digits.T)], expected[np.lexsort(expected.T)])
 
 
-# A user's own videos ------------------------------------------------------------------------------------------------
+# Arrays of videos ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_own_videos(tmp_path, dtype, suffix):
+def test_arrays_of_videos(tmp_path, dtype, suffix):
     videos = np.random.default_rng(0).integers(0, 256, (20, 9, 64, 64), dtype=np.uint8)
     stored = videos if dtype == np.uint8 else (videos / 255).astype(dtype)
     path = tmp_path / f"videos{suffix}"
@@ -219,6 +221,20 @@ def test_own_videos(tmp_path, dtype, suffix):
     for window in first(config, batch_size=200, count=200).numpy():
         seen |= {key for key, value in windows.items() if np.allclose(window, value, atol=1e-6)}
     assert len(seen) > 50  # of the 64 there are
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_arrays_are_drawn_from_as_runs_before_there_were_other_videos_did(tmp_path, seed):
+    """Which video, and which of its frames is the first: the numbers that were drawn then, written out."""
+    np.save(tmp_path / "videos.npy", np.random.default_rng(0).integers(1, 256, (20, 9, 64, 64), np.uint8))
+    stored = np.load(tmp_path / "videos.npy")
+    config = Config(data=str(tmp_path / "videos.npy"), n_past=2, n_future=4)
+    (windows,) = make_dataset(config, "train", batch_size=50, seed=seed, start=7, count=50)
+    for index, window in zip(range(7, 57), windows.numpy(), strict=True):
+        keys = [tf.constant([index, 3 * seed * 16 + stream], tf.int64) for stream in (0, 1)]
+        which = int(tf.random.stateless_uniform([], keys[0], 0, 16, tf.int32))
+        start = int(tf.random.stateless_uniform([], keys[1], 0, 9 - 6 + 1, tf.int32))
+        np.testing.assert_allclose(window[..., 0], stored[which, start : start + 6] / 255, atol=1e-7)
 
 
 def test_an_array_for_each_split(tmp_path):
@@ -237,18 +253,15 @@ def test_bad_files_are_refused(tmp_path):
             make_dataset(Config(data=str(tmp_path / "bad.npy"), **settings), "train", batch_size=1)
         return str(error.value)
 
-    good = np.zeros((10, 20, 64, 64), np.float32)
+    good = np.full((10, 20, 64, 64), 0.5, np.float32)
     assert "Python objects" in message(np.array([{}]))
     assert "shape (3, 4)" in message(np.zeros((3, 4)))
     assert "int64" in message(good.astype(np.int64))
-    assert "0.0 to 2.0" in message(np.where(np.arange(64) == 5, 2, good))
+    assert "0.5 to 2.0" in message(np.where(np.arange(64) == 5, 2, good))
     assert "nan" in message(np.where(np.arange(64) == 5, np.nan, good))
     assert "(32, 32, 1)" in message(good[:, :, :32, :32])
-    assert "20 frames; 31" in message(good, n_past=21)
+    assert "20 frames at most for 'train'; 31" in message(good, n_past=21)
     assert "(64, 64, 1)" in message(good, channels=3)
-    (tmp_path / "bad.npy").write_bytes(b"no array")
-    with pytest.raises(ValueError, match=r"bad\.npy"):
-        load_videos(tmp_path / "bad.npy")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.npz.*smmnist"):
         make_dataset(Config(data="nowhere.npz"), "train", batch_size=1)
     np.save(tmp_path / "good.npy", good)
@@ -256,3 +269,130 @@ def test_bad_files_are_refused(tmp_path):
         make_dataset(Config(data=str(tmp_path / "good.npy")), "train", batch_size=1, trajectories=True)
     with pytest.raises(ValueError, match=r"'valid'.*train, val, test"):
         make_dataset(Config(), "valid", batch_size=1)
+
+
+# Other videos -------------------------------------------------------------------------------------------------------
+
+LOSSLESS = {"codec": "png", "pix_fmt": "rgb24"}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A configuration of each layout, and what lies in the files: video -> frames [T, H, W, C], if it isn't lossy."""
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    (folder / "clips").mkdir()
+    clips = [rng.integers(0, 256, (count, 64, 64, 3), np.uint8) for count in range(7, 17)]
+    for k, frames in enumerate(clips):
+        write_clip(folder / "clips" / f"{k}.avi", frames, **LOSSLESS)
+    ranges = {"person01_boxing_d1": "1-9, 12-30", "person02_walking_d3": "5-20"}
+    make_kth(folder / "kth", [1, 2, 20, 21], 45, ranges=ranges)
+    bair = make_bair(folder / "bair", train_files=3, records=4)
+    names = sorted(range(3), key=lambda k: f"traj_{k * 4}_to_{k * 4 + 3}")
+    short = {"n_past": 2, "n_future": 3}
+    configs = {
+        "clips": Config(data=str(folder / "clips"), channels=3, **short),
+        "kth": Config(data=str(folder / "kth"), **short),
+        "bair": Config(data=str(folder / "bair"), channels=3, **short),
+    }
+    return configs, {"clips": clips, "bair": [video for k in names for video in bair["train"][k]]}
+
+
+@pytest.mark.parametrize("layout", ["clips", "bair"])
+def test_training_windows_are_frames_of_the_files(sources, layout):
+    config, videos = sources[0][layout], sources[1][layout]
+    if layout == "clips":
+        videos = videos[:8]
+    else:
+        order = np.arange(12)
+        np.random.RandomState(42).shuffle(order)
+        videos = [videos[k] for k in sorted(order[:11])]
+    windows = {
+        frames[t : t + 5].tobytes(): (k, t) for k, frames in enumerate(videos) for t in range(len(frames) - 5 + 1)
+    }
+    batch = first(config, batch_size=300, count=300).numpy()
+    assert (batch.dtype, batch.shape) == (np.float32, (300, 5, 64, 64, 3))
+    drawn = [windows[np.round(window * 255).astype(np.uint8).tobytes()] for window in batch]
+    np.testing.assert_allclose(batch * 255, np.round(batch * 255), atol=1e-4)
+    by_video = np.bincount([k for k, _ in drawn], minlength=len(videos))
+    assert np.abs(by_video / 300 - 1 / len(videos)).max() < 5 * np.sqrt(1 / len(videos) / 300)  # uniform
+    starts = [t for _, t in drawn]
+    assert (min(starts), max(starts)) == (0, 9 if layout == "clips" else 25)  # up to the last one there is
+
+
+def test_kth_is_drawn_by_class_video_and_listed_range(tmp_path):
+    """Each frame tells its video on the left and its number on the right."""
+    videos = {"person01_boxing_d1": 1, "person01_walking_d1": 2, "person02_walking_d1": 3, "person02_walking_d2": 4}
+    for name, video in videos.items():
+        frames = np.full((40, 16, 16, 3), video, np.uint8)
+        frames[:, :, 8:] = np.arange(40)[:, None, None, None]
+        write_clip(tmp_path / f"{name}_uncomp.avi", frames, **LOSSLESS)
+    (tmp_path / "00sequences.txt").write_text("person01_boxing_d1\tframes\t1-20, 31-40, 21-24\n")
+    batch = first(Config(data=str(tmp_path), n_past=2, n_future=4), batch_size=600, count=600).numpy()
+    pixels = np.round(batch[:, :, 8, :, 0] * 255).astype(int)
+    numbers = pixels[..., 56]
+    np.testing.assert_array_equal(numbers, numbers[:, :1] + np.arange(6))
+    shares = collections.Counter()
+    for video, start in zip(pixels[:, 0, 8], numbers[:, 0], strict=True):
+        if video == 1:  # frames 21 to 24, counted from 1, are too few
+            assert start <= 14 or 30 <= start <= 34
+        shares[int(video), bool(video == 1 and start >= 30)] += 1 / 600
+    expected = {(1, False): 1 / 4, (1, True): 1 / 4, (2, False): 1 / 6, (3, False): 1 / 6, (4, False): 1 / 6}
+    assert shares == pytest.approx(expected, abs=5 * np.sqrt(1 / 4 / 600))
+
+
+@pytest.mark.parametrize("layout", ["clips", "kth", "bair"])
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_window_depends_on_seed_and_index_alone(sources, layout, split):
+    config = sources[0][layout]
+    how = dict(seed=3, indices=True)
+    whole = make_dataset(config, split, batch_size=8, count=23, **how)
+    videos, indices = (np.concatenate(parts) for parts in zip(*whole, strict=True))
+    resumed = make_dataset(config, split, batch_size=5, start=8, count=15, **how)
+    later = list(resumed)
+    if len(videos) > 8:
+        np.testing.assert_array_equal(np.concatenate([video for video, _ in later]), videos[8:])
+    assert indices.tolist() == list(range(len(videos)))
+    other = np.concatenate(list(make_dataset(config, split, batch_size=23, count=23, seed=4)))
+    assert np.array_equal(other, videos) == (split != "train")
+
+
+def test_held_out_videos_are_evaluated_once_and_in_order(sources):
+    config, clips = sources[0]["clips"], sources[1]["clips"]
+    for split, k in (("val", 8), ("test", 9)):
+        (batch,) = make_dataset(config, split, batch_size=50, count=50)
+        np.testing.assert_allclose(batch, clips[k][None, :5] / 255, atol=1e-7)
+    every = make_dataset(config, "test", batch_size=3, whole=True)
+    np.testing.assert_allclose(np.concatenate(list(every)), [clip[:5] / 255 for clip in clips], atol=1e-7)
+    assert len(make_dataset(config, "test", batch_size=1, n_frames=8, whole=True)) == 9  # one is shorter
+    with pytest.raises(ValueError, match="16 frames at most for 'test'; 17 are needed"):
+        make_dataset(config, "test", batch_size=1, n_frames=17, whole=True)
+
+
+def test_frame_step_crop_and_store_are_the_ones_chosen(tmp_path):
+    wide = np.zeros((12, 64, 96, 3), np.uint8)
+    wide[:, :, 16:80] = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), np.uint8)
+    write_clip(tmp_path / "wide.avi", wide, **LOSSLESS)
+    config = Config(data=str(tmp_path / "wide.avi"), channels=3, n_past=2, n_future=2, frame_step=3, crop=True)
+    (batch,) = make_dataset(config, "test", batch_size=9, whole=True, store=tmp_path / "store")
+    np.testing.assert_allclose(batch[0], wide[::3, :, 16:80] / 255, atol=1e-7)
+    assert {path.name for path in tmp_path.iterdir()} == {"wide.avi", "store"}
+    assert len(list((tmp_path / "store").glob("wide.avi-*/64x64x3-step3-crop/*.npy"))) == 1
+    assert prepare_data(config, tmp_path / "store").rows == {"train": (1, 2), "val": (1, 1), "test": (1, 1)}
+    with pytest.raises(ValueError, match="smmnist is made as it is needed"):
+        prepare_data(Config())
+
+
+def test_an_epoch_reads_a_batch_at_a_time(sources, monkeypatch):
+    """Python is called once per batch, whatever its size."""
+    import files.data
+
+    calls, open_videos = [], files.data.open_videos
+
+    def counted(*args, **kwargs):
+        opened = open_videos(*args, **kwargs)
+        read = lambda which, first, n: calls.append(len(which)) or opened.read(which, first, n)  # noqa: E731
+        return opened.__class__(**{**vars(opened), "read": read})
+
+    monkeypatch.setattr(files.data, "open_videos", counted)
+    assert len(list(make_dataset(sources[0]["bair"], "train", batch_size=20, count=100))) == 5
+    assert sorted(calls) == [1, 20, 20, 20, 20, 20]  # the first one tells the type

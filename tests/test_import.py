@@ -45,7 +45,7 @@ def test_pth_gives_the_arrays_and_options_that_were_saved(path):
             assert value == 0
         else:
             np.testing.assert_array_equal(value, recipe.weight(name, value.shape), err_msg=name)
-    assert settings == dict(n_past=3, n_future=7, last_frame_skip=True, num_digits=2, beta=1e-6, data="data/kth.npz")
+    assert settings == dict(n_past=3, n_future=7, last_frame_skip=True, num_digits=2, beta=1e-6, data="data/kth")
 
 
 def test_imported_pth_computes_what_the_npz_does(npz, tmp_path):

@@ -118,19 +118,6 @@ def test_a_single_video_is_cut_in_time(tmp_path, suffix):
         open_videos(tmp_path / f"my clip é{suffix}", "val", n_frames=16, **GREY)
 
 
-def test_the_window_to_evaluate_can_be_chosen(tmp_path):
-    write_shades(tmp_path / "data", [10, 20, 30, 40], count=12)
-    write_shades(tmp_path / "data", [50], count=7)
-    options = {"n_frames": 5, "whole": True, **GREY}
-    path = tmp_path / "data"
-    assert open_videos(path, "test", **options).windows.tolist() == [[k, 0] for k in range(5)]
-    assert open_videos(path, "test", window=6, **options).windows.tolist() == [[k, 6] for k in range(4)]
-    last = open_videos(path, "test", window=-5, **options).windows.tolist()
-    assert last == [[0, 7], [1, 7], [2, 7], [3, 7], [4, 2]]
-    with pytest.raises(ValueError, match="no window of 5 frames from frame 9 on"):
-        open_videos(path, "test", window=9, **options)
-
-
 def png(value):
     buffer = io.BytesIO()
     PIL.Image.fromarray(np.full((16, 16), value, np.uint8)).save(buffer, "PNG")
@@ -211,6 +198,7 @@ def test_short_videos_are_left_out_and_counted(tmp_path):
     write_shades(tmp_path / "data", [4, 5], count=3)
     opened = open_videos(tmp_path / "data", "train", n_frames=5, whole=True, **GREY)
     assert opened.clips.tolist() == [[0, 0, 6], [1, 0, 6], [2, 0, 6]]
+    assert opened.lengths.tolist() == [6, 6, 6, 3, 3]
     assert "2 of 5 clips are shorter than 5 frames" in str(opened.table)
     with pytest.raises(ValueError, match="videos of 6 frames at most for 'train'; 7 are needed"):
         open_videos(tmp_path / "data", "train", n_frames=7, **GREY)
@@ -230,8 +218,10 @@ def test_prepare_decodes_all_and_prints_a_table(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in decoded}
     open_videos(tmp_path / "data", "train", n_frames=3, **GREY)
     assert before == {path: path.stat().st_mtime_ns for path in decoded}
-    prepare(tmp_path / "data", store=tmp_path / "store", **RGB)
-    assert len(list((tmp_path / "store" / "64x64x3").glob("*.npy"))) == 9
+    write_shades(tmp_path / "b" / "data", [60])
+    for path in (tmp_path / "data", tmp_path / "b" / "data"):  # of the same name, in the same store
+        prepare(path, store=tmp_path / "store", **RGB)
+    assert sorted(len(list(folder.rglob("64x64x3/*.npy"))) for folder in (tmp_path / "store").iterdir()) == [1, 9]
 
 
 def test_paths_that_hold_no_videos(tmp_path):
