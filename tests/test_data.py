@@ -256,3 +256,12 @@ def test_bad_files_are_refused(tmp_path):
         make_dataset(Config(data=str(tmp_path / "good.npy")), "train", batch_size=1, trajectories=True)
     with pytest.raises(ValueError, match=r"'valid'.*train, val, test"):
         make_dataset(Config(), "valid", batch_size=1)
+
+
+def test_more_frames_than_pixels_can_be_counted_are_refused():
+    """Pixels are counted by int32: 2^31 of them are 524,288 frames of 64 x 64."""
+    with pytest.raises(ValueError, match="524288 frames in one batch; at most 524287"):
+        make_dataset(Config(), "train", batch_size=2**17, n_frames=4)
+    batch = first(Config(), batch_size=1, n_frames=6, count=1, trajectories=True)
+    with pytest.raises(ValueError, match="at most 524287"):
+        simulate_futures("smmnist", batch, 2, 2**17, seed=0, start=0)
