@@ -206,15 +206,13 @@ def test_training_starts_where_there_is_a_gpu(tmp_path):
 
 
 @pytest.fixture
-def training(tiny, short, tmp_path):
+def training(tiny, short, tmp_path, eagerly):
     """A function that trains, and its folder: other settings than those of `tiny` and `short` as keywords."""
 
     def run(name="run", config=tiny, machine=None, **recipe):
         return train(config, short.replace(**recipe), machine, name, tmp_path, tmp_path / "results", verbose=0)
 
-    tf.config.run_functions_eagerly(True)  # tracing would take ten times as long as the steps
-    yield run, tmp_path
-    tf.config.run_functions_eagerly(False)
+    return run, tmp_path
 
 
 def epochs_logged(folder, name="run"):
