@@ -1,4 +1,4 @@
-# make run | test | notebook | bench | figs | lint.  PYTHON=python3.12 chooses an interpreter.
+# make run | test | notebook | bench | check-gpu | figs | lint.  PYTHON=python3.12 chooses an interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
 # For a shorter notebook, say: make run PARAMETERS="-p epochs 1"
@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED = 1
 # TensorFlow's start-up notes would hide the progress; TF_CPP_MIN_LOG_LEVEL=0 make ... shows them.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: run test notebook bench figs lint
+.PHONY: run test notebook bench check-gpu figs lint
 
 run: .venv/installed
 	mkdir -p results figs
@@ -28,6 +28,10 @@ notebook: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python tests/bench.py
+
+# On a machine with a GPU, some 8 minutes: parity, time and memory -> results/gpu.json
+check-gpu: .venv/installed
+	$(BIN)/python tests/check_gpu.py
 
 # The figures that come with the project, from what comes with it; those of your own runs: python -m files figures
 figs: .venv/installed

@@ -29,6 +29,7 @@ from files.device import device_line, hardware, peak_memory
 from files.durable import only_process, replacing
 from files.folders import fingerprint
 from files.model_svg import SVG, gaussian_kl
+from files.ops import has_gpu
 from files.scores import METRICS, REFERENCES, Scores, frame_table, quality, sequence_table, table_rows
 from files.utils import graph_ssim
 from files.videos import BAIR, KTH, NoSplitError
@@ -326,9 +327,12 @@ def to_8_bits(video: tf.Tensor) -> tf.Tensor:
 @tf.function
 def frame_scores(predictions: tf.Tensor, future: tf.Tensor) -> dict[str, tf.Tensor]:
     """PSNR in dB, at most PSNR_CAP, and SSIM, each [B, N, F], of predictions [B, N, F, H, W, C] of [B, F, H, W, C]."""
+    # A GPU's float32 product keeps 10 bits (TF32), of which SSIM's differences of squares would leave none.
+    dtype = tf.float64 if has_gpu() else tf.float32
 
     def of_sequence(pair):
-        return tf.image.psnr(*pair, 1.0), graph_ssim(*pair)
+        ssim = graph_ssim(*(tf.cast(video, dtype) for video in pair))
+        return tf.image.psnr(*pair, 1.0), tf.cast(ssim, tf.float32)
 
     psnr, ssim = tf.map_fn(of_sequence, (predictions, future), fn_output_signature=(tf.float32, tf.float32))
     return {"psnr": tf.minimum(psnr, PSNR_CAP), "ssim": ssim}

@@ -4,10 +4,11 @@ import dataclasses
 import pathlib
 import shlex
 import warnings
+from typing import Any
 
 import numpy as np
 
-from files.config import Recipe
+from files.config import Config, Recipe
 from files.state import (
     UNREADABLE,
     Progress,
@@ -25,9 +26,9 @@ MAY_CHANGE = {"epochs", "decay", "learning_rate", "clip_norm"}
 def resume(folder: pathlib.Path, state: TrainingState, recipe: Recipe) -> None:
     """Restores the newest training state that has seen the learning rates of `recipe`, or else the newest one.
 
-    No state is a fresh start. There is a warning for each state that can't be read, and a note when the learning rates
-    were others. Raises ValueError when the states are of other settings, or none can be read, or there are weights
-    without a state.
+    No state is a fresh start, and so is one of other settings within the first epoch. There is a warning for each state
+    that can't be read, and a note when the learning rates were others. Raises ValueError when the states are of other
+    settings, or none can be read, or there are weights without a state.
     """
     found, problems, now = {}, [], state.progress
     for prefix in training_states(folder):
@@ -35,8 +36,14 @@ def resume(folder: pathlib.Path, state: TrainingState, recipe: Recipe) -> None:
             found[prefix] = read_progress(prefix)
         except UNREADABLE as error:
             problems.append(unreadable(prefix, error))
-    if found:
-        check_same_run(folder, next(iter(found.values())), now)
+    newest = next(iter(found.values()), now)
+    if changed := other_settings(newest, now):
+        if newest.epoch:
+            raise ValueError(f"{folder} holds a run with other settings: {how_to_go_on(changed, now)}")
+        print(f"{folder}: beginning anew, because the {newest.step} steps so far had other settings")
+        for prefix in found:
+            remove_checkpoint(prefix)
+        return
     # A stable sort: among states of the same learning rates, the newest is still the first.
     for prefix, stored in sorted(found.items(), key=lambda item: not same_rates(item[1], recipe)):
         try:
@@ -68,20 +75,22 @@ def unreadable(prefix: pathlib.Path, error: Exception) -> str:
     return problem
 
 
-def check_same_run(folder: pathlib.Path, stored: Progress, now: Progress) -> None:
-    """Raises ValueError, with the options that go on, when a state was trained with other settings."""
-    before, after = {**stored.config, **stored.recipe}, {**now.config, **now.recipe}
-    changed = {name: old for name, old in before.items() if name not in MAY_CHANGE and after.get(name) != old}
-    if changed:
-        listed = ", ".join(f"{name} {old!r} -> {after.get(name)!r}" for name, old in changed.items())
-        options = " ".join(option(name, old) for name, old in changed.items())
-        raise ValueError(
-            f"{folder} holds a run with other settings ({listed}). Go on with its own by {options}, or begin another "
-            f"run by another --name"
-        )
+def other_settings(stored: Progress, now: Progress) -> dict[str, Any]:
+    """The settings of a state that differ from those now, but for those that may."""
+    before = dataclasses.asdict(Config(**stored.config)) | dataclasses.asdict(Recipe(**stored.recipe))
+    after = now.config | now.recipe
+    return {name: old for name, old in before.items() if name not in MAY_CHANGE and after[name] != old}
 
 
-def option(name: str, value) -> str:
+def how_to_go_on(changed: dict[str, Any], now: Progress) -> str:
+    """What has changed, and the options that go on."""
+    after = now.config | now.recipe
+    listed = ", ".join(f"{name} {old!r} -> {after[name]!r}" for name, old in changed.items())
+    options = " ".join(option(name, old) for name, old in changed.items())
+    return f"{listed}. Go on with its own by {options}, or begin another run by another --name"
+
+
+def option(name: str, value: Any) -> str:
     """A setting as an option of the command line."""
     word = name.replace("_", "-")
     if isinstance(value, bool):

@@ -145,10 +145,16 @@ class TrainingState:
 
 
 def write_checkpoint(checkpoint: tf.train.Checkpoint, prefix: pathlib.Path) -> None:
-    """Writes `prefix`.index and `prefix`.data-00000-of-00001; the index, which makes it one, comes last."""
+    """Writes `prefix`.index and `prefix`.data-00000-of-00001; the index, which makes it one, comes last.
+
+    Raises OSError when that can't be done, as on a full disk.
+    """
     writing = prefix.with_name(f".writing-{prefix.name}")
     try:
-        checkpoint.write(str(writing))
+        try:
+            checkpoint.write(str(writing))
+        except tf.errors.OpError as error:
+            raise OSError(f"can't write {prefix}: {error.message.splitlines()[0].split('}} ')[-1]}") from None
         for suffix in SUFFIXES:
             move(pathlib.Path(f"{writing}{suffix}"), pathlib.Path(f"{prefix}{suffix}"))
     finally:

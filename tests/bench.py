@@ -40,7 +40,11 @@ class Settings:
     width: int = 64
     """Channels of the first convolutional level."""
     batch: int = 32
-    """Sequences of 5 + 10 frames in a training step."""
+    """Sequences in a training step."""
+    n_past: int = 5
+    """Frames given."""
+    n_future: int = 10
+    """Frames predicted in training."""
     videos: int = 1
     """Videos that are sampled at once."""
     samples: int = 100
@@ -49,6 +53,11 @@ class Settings:
     """Predicted frames of each sample."""
     repetitions: int = 5
     """Repetitions of every measurement, at least 5 for a median worth reporting."""
+
+    @property
+    def config(self) -> Config:
+        """The model."""
+        return Config(width=self.width, n_past=self.n_past, n_future=self.n_future)
 
 
 def in_turns(functions: dict, repetitions: int) -> dict[str, list[float]]:
@@ -63,11 +72,21 @@ def in_turns(functions: dict, repetitions: int) -> dict[str, list[float]]:
     return seconds
 
 
-def matrix_product(precision: str):
-    """A product of two 4096 x 4096 matrices: the machine's peak."""
-    dtype = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
-    matrix = tf.cast(tf.random.normal([4096, 4096]), dtype)
-    return tf.function(lambda: tf.cast(tf.matmul(matrix, matrix)[0, 0], tf.float32))
+def matrix_product(precision: str, size: int = 4096, products: int = 1):
+    """`products` of two matrices of this size, one after the other: the machine's peak.
+
+    A GPU needs many in one call, for one takes it less time than the call.
+    """
+    matrix = tf.cast(tf.random.normal([size, size]) / size**0.5, keras.DTypePolicy(precision).compute_dtype)
+
+    @tf.function
+    def multiply():
+        product = matrix
+        for _ in range(products):
+            product = tf.matmul(matrix, product)
+        return tf.cast(product[0, 0], tf.float32)
+
+    return multiply
 
 
 def training_step(model: SVG | LoopSVG, video: tf.Tensor, loss):
@@ -104,7 +123,7 @@ def random_video(batch: int, frames: int) -> tf.Tensor:
 
 def training(settings: Settings, precision: str) -> dict[str, list[float]]:
     """Seconds of a training step as graph, as loop and with recomputation, and of the matrix product."""
-    config = Config(width=settings.width)
+    config = settings.config
     video = random_video(settings.batch, config.n_frames)
     functions = {
         "graph": graph_step(SVG(config, precision), video),
@@ -133,7 +152,7 @@ def necessary_operations(config: Config) -> float:
 
 def sampling(settings: Settings, precision: str) -> dict[str, list[float]]:
     """Seconds for all samples of a batch of videos, as graph and as loop over samples and frames."""
-    model = SVG(Config(width=settings.width), precision)
+    model = SVG(settings.config, precision)
     past = random_video(settings.videos, model.config.n_past).numpy()
     posterior_noise = tf.random.normal([settings.videos, model.config.n_past - 1, model.z_dim])
     prior_noise = tf.random.normal([settings.videos, settings.frames, model.z_dim])
@@ -213,7 +232,7 @@ def pipeline(repetitions: int) -> dict[str, list[float]]:
 
 def table(results: dict) -> pd.DataFrame:
     """One row per measurement: median seconds of graph and loop, their ratio, and the share of the peak."""
-    settings = results["settings"]
+    settings = Settings(**results["settings"])
     rows = []
     for kind in ("training", "sampling"):
         for precision, seconds in results[kind].items():
@@ -221,7 +240,7 @@ def table(results: dict) -> pd.DataFrame:
             row = {"": f"{kind}, {precision}", "graph [s]": graph, "loop [s]": loop, "ratio": loop / graph}
             if "matrix product" in seconds:
                 peak = 2 * 4096**3 / np.median(seconds["matrix product"])
-                operations = settings["batch"] * necessary_operations(Config(width=settings["width"]))
+                operations = settings.batch * necessary_operations(settings.config)
                 row |= {"GFLOP/s": operations / graph / 1e9, "share of peak": operations / graph / peak}
             rows.append(row)
     return pd.DataFrame(rows).set_index("")

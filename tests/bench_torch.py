@@ -92,7 +92,7 @@ def same_weights(config: Config, precision: str) -> tuple[SVG, torch.nn.ModuleDi
 
 def training(settings: bench.Settings, precision: str) -> dict[str, list[float]]:
     """Seconds of a training step."""
-    config = Config(width=settings.width)
+    config = settings.config
     model, nets = same_weights(config, precision)
     video = bench.random_video(settings.batch, config.n_frames)
     functions = {
@@ -104,7 +104,7 @@ def training(settings: bench.Settings, precision: str) -> dict[str, list[float]]
 
 def sampling(settings: bench.Settings, precision: str) -> dict[str, list[float]]:
     """Seconds for all samples of a batch of videos; the loop repeats the conditioning for each."""
-    config = Config(width=settings.width)
+    config = settings.config
     model, nets = same_weights(config, precision)
     past = bench.random_video(settings.videos, config.n_past)
     x = as_torch(tf.pad(past, [[0, 0], [0, settings.frames], [0, 0], [0, 0], [0, 0]]))

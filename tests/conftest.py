@@ -41,6 +41,14 @@ def lively():
     return build
 
 
+@pytest.fixture
+def eagerly():
+    """Without graphs, whose tracing takes ten times as long as a few steps."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def random_video():
     """A function: shape [B, T, H, W, C] -> float32 video in [0, 1]."""

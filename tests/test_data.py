@@ -161,8 +161,8 @@ def test_a_sequence_depends_on_seed_and_index_alone(variant, split):
     other = np.concatenate(list(make_dataset(config, split, batch_size=4, start=5, count=16)))
     np.testing.assert_array_equal(one[5:], other)
     assert not np.array_equal(one[0], one[1])
-    another = np.concatenate(list(make_dataset(config, split, batch_size=21, count=21, seed=1)))
-    assert np.array_equal(one, another) == (split != "train")  # held-out data is the same for all seeds
+    other_seed = np.concatenate(list(make_dataset(config, split, batch_size=21, seed=1, count=21)))
+    assert np.array_equal(one, other_seed) == (split != "train")  # held-out data is the same for all
 
 
 def test_training_never_ends_and_the_other_splits_do():
@@ -269,6 +269,15 @@ def test_bad_files_are_refused(tmp_path):
         make_dataset(Config(data=str(tmp_path / "good.npy")), "train", batch_size=1, trajectories=True)
     with pytest.raises(ValueError, match=r"'valid'.*train, val, test"):
         make_dataset(Config(), "valid", batch_size=1)
+
+
+def test_more_frames_than_pixels_can_be_counted_are_refused():
+    """Pixels are counted by int32: 2^31 of them are 524,288 frames of 64 x 64."""
+    with pytest.raises(ValueError, match="524288 frames in one batch; at most 524287"):
+        make_dataset(Config(), "train", batch_size=2**17, n_frames=4)
+    batch = first(Config(), batch_size=1, n_frames=6, count=1, trajectories=True)
+    with pytest.raises(ValueError, match="at most 524287"):
+        simulate_futures("smmnist", batch, 2, 2**17, seed=0, start=0)
 
 
 # Other videos -------------------------------------------------------------------------------------------------------

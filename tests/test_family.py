@@ -12,7 +12,7 @@ PRESETS = ["smmnist", "smmnist_srvp", "bair", "kth", "kth_128"]
 
 
 @pytest.fixture(autouse=True)
-def eagerly(request):
+def eagerly_but_for_one(request):
     """Without graphs, whose tracing would take a minute here; one preset keeps them."""
     tf.config.run_functions_eagerly("bair" not in request.node.name)
     yield
@@ -34,7 +34,7 @@ def train_step(model: SVG, video: np.ndarray) -> list[str]:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_trains_and_samples(name, lively, random_video):
-    config = preset(name, **SMALL)
+    config = preset(name).config.replace(**SMALL)
     model = lively(config)
     video = random_video(2, config.n_frames, config.image_size, config.image_size, config.channels)
     assert train_step(model, video) == ["encoder", "decoder", "frame_predictor", "posterior", "prior"]
@@ -54,7 +54,7 @@ def test_preset_trains_and_samples(name, lively, random_video):
     ],
 )
 def test_priors(prior, trained, is_stochastic, lively, random_video):
-    config = preset("smmnist", **SMALL, prior=prior)
+    config = preset("smmnist").config.replace(**SMALL, prior=prior)
     model = lively(config)
     video = random_video(2, config.n_frames, config.image_size, config.image_size, config.channels)
     assert train_step(model, video) == trained
@@ -72,7 +72,8 @@ def test_priors(prior, trained, is_stochastic, lively, random_video):
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_number_of_lstm_layers(layers, lively, random_video):
-    config = preset("smmnist", **SMALL, posterior_layers=layers, prior_layers=layers, predictor_layers=layers)
+    depths = dict(posterior_layers=layers, prior_layers=layers, predictor_layers=layers)
+    config = preset("smmnist").config.replace(**SMALL, **depths)
     model = lively(config)
     video = random_video(2, config.n_frames, config.image_size, config.image_size, config.channels)
     assert train_step(model, video) == ["encoder", "decoder", "frame_predictor", "posterior", "prior"]
@@ -99,7 +100,7 @@ BIASES = {
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_parameters_beside_the_authors(name):
-    config = preset(name)
+    config = preset(name).config
     ours = sum(weight.shape.num_elements() for weight in SVG(config).trainable_weights)
     # PyTorch's LSTM cells have two biases that are only ever added; ours have one. There are 4 cells of 4 * 256 gates.
     assert ours == AUTHORS[name] - BIASES[f"{config.backbone}_{config.image_size}"] - 4 * 4 * 256

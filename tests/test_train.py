@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from IPython.core.interactiveshell import InteractiveShell
 
+from files.callbacks import Stopped
 from files.config import Machine, Recipe
 from files.data import make_dataset
 from files.durable import only_process
@@ -204,15 +206,13 @@ def test_training_starts_where_there_is_a_gpu(tmp_path):
 
 
 @pytest.fixture
-def training(tiny, short, tmp_path):
+def training(tiny, short, tmp_path, eagerly):
     """A function that trains, and its folder: other settings than those of `tiny` and `short` as keywords."""
 
     def run(name="run", config=tiny, machine=None, **recipe):
         return train(config, short.replace(**recipe), machine, name, tmp_path, tmp_path / "results", verbose=0)
 
-    tf.config.run_functions_eagerly(True)  # tracing would take ten times as long as the steps
-    yield run, tmp_path
-    tf.config.run_functions_eagerly(False)
+    return run, tmp_path
 
 
 def epochs_logged(folder, name="run"):
@@ -261,11 +261,50 @@ def test_other_settings_are_refused_with_the_options_that_go_on(tiny, training):
     run, _ = training
     run()
     message = (
-        r"other settings \(width 4 -> 8, batch_size 2 -> 4\). "
+        r"other settings: width 4 -> 8, batch_size 2 -> 4\. "
         r"Go on with its own by --width 4 --batch-size 2, or begin another run by another --name"
     )
     with pytest.raises(ValueError, match=message):
         run(config=tiny.replace(width=8), batch_size=4, learning_rate=1e-3)
+
+
+def test_other_settings_within_the_first_epoch_begin_anew(training, capsys):
+    """Nobody wants to go on with what a mistake has begun; an epoch that was finished is worth a question."""
+    run, folder = training
+    stop_after(1, run)
+    assert [path.name for path in training_states(folder / "run")] == ["step-1"]
+    model = run(batch_size=3, epochs=1)
+    assert "beginning anew, because the 1 steps so far had other settings" in capsys.readouterr().out
+    expected = run("direct", batch_size=3, epochs=1)
+    for a, b in zip(model.weights, expected.weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def stop_after(steps, run):
+    """Presses Ctrl-C in the step of that number; `run` trains."""
+
+    class Press(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch + 1 == steps:
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("files.train.StopOnNaN", Press)
+        with pytest.raises(Stopped) as stopped:
+            run()
+    return stopped.value
+
+
+def test_a_notebook_shows_one_line_when_it_is_stopped(training, capsys):
+    run, _ = training
+    stopped = stop_after(2, run)
+    shell = InteractiveShell.instance()
+    shell.user_ns["stopped"] = stopped
+    shell.run_cell("raise stopped")
+    shown = capsys.readouterr()
+    assert f"{stopped}\n" in shown.out + shown.err
+    assert "Traceback" not in shown.out + shown.err
+    assert re.fullmatch(r"stopped by SIGINT after epoch 0 and 2 steps; saved in \S+step-2\. The same.*", str(stopped))
 
 
 @pytest.mark.parametrize("settings", [{}, {"backbone": "vgg"}, {"prior": "fixed"}, {"prior": "none"}], ids=str)

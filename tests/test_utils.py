@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from matplotlib.colors import to_rgb
 from PIL import Image
+from skimage import metrics
 
 from files import utils
 
@@ -40,6 +41,20 @@ def test_ssim_is_that_of_tensorflow(channels):
     np.testing.assert_allclose(utils.ssim(a, b), tf.image.ssim(a, b, 1.0), atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_metrics_are_those_of_scikit_image(channels):
+    a, b = videos(2, size=20, channels=channels), videos(2, size=20, channels=channels, seed=1)
+    b = np.float32(0.7) * a + np.float32(0.3) * b
+    window = dict(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=-1)
+    expected = {
+        utils.ssim: lambda a, b: metrics.structural_similarity(a, b, data_range=1.0, **window),
+        utils.psnr: lambda a, b: metrics.peak_signal_noise_ratio(a, b, data_range=1.0),
+    }
+    for ours, theirs in expected.items():
+        of_each = [[theirs(*images) for images in zip(*pair, strict=True)] for pair in zip(a, b, strict=True)]
+        np.testing.assert_allclose(ours(a, b), of_each, atol=1e-6)
+
+
 def test_psnr():
     a = np.full((2, 3, 8, 8, 1), 0.5)
     b = a + np.array([0.1, 0.01]).reshape(2, 1, 1, 1, 1)
@@ -57,7 +72,7 @@ def test_metrics_broadcast_samples_against_their_truth():
 
 def test_metrics_refuse_images_of_different_size():
     for metric in (utils.ssim, utils.psnr):
-        with pytest.raises(ValueError, match="dimension"):
+        with pytest.raises(ValueError, match=r"sizes \(16, 16, 1\) and \(16, 17, 1\)"):
             metric(np.zeros((16, 16, 1)), np.zeros((16, 17, 1)))
 
 

@@ -49,7 +49,7 @@ def test_every_new_weight_learns(tiny, lively, random_video):
 
 @pytest.mark.parametrize("teacher_forcing", [1.0, 0.5])
 def test_training_starts_from_the_weights_of_the_checkpoint_and_resumes_from_its_own(
-    tiny, short, lively, tmp_path, teacher_forcing
+    tiny, short, lively, tmp_path, eagerly, teacher_forcing
 ):
     recipe = short.replace(teacher_forcing=teacher_forcing, start_from=str(tmp_path / "narrow"), steps_per_epoch=1)
     narrow = lively(tiny, teacher_forcing)

@@ -1,0 +1,186 @@
+"""Whatever ends a training, and at whatever point: it goes on from a whole state, and logs follow the state.
+
+That a run which goes on from its states ends where an uninterrupted one does is shown in test_train.py; here every
+state of the folder in which a kill, a power failure or a full disk may leave it is looked at.
+"""
+
+import errno
+import os
+import pathlib
+import shutil
+import sys
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from files.config import Machine
+from files.model_svg import SVG
+from files.resume import resume
+from files.state import Progress, TrainingState, training_states
+from files.train import build_model, train
+
+OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")  # Python's audit events
+STEPS, EPOCHS = 2, 3
+
+
+@pytest.fixture(scope="module")
+def recipe(short):
+    return short.replace(steps_per_epoch=STEPS, epochs=EPOCHS, decay=0.4)  # its state before the decay is kept, too
+
+
+class Snapshots:
+    """Copies of a folder before each file operation of this process in it: what a kill at that point leaves.
+
+    Those that have changed nothing leave no other copy than the one before.
+    """
+
+    def __init__(self, watched: pathlib.Path, kept: pathlib.Path):
+        self.watched, self.kept, self.operations, self.active = watched, kept, [], False
+        self.content = None
+        sys.addaudithook(self.hook)
+
+    def hook(self, event, arguments):
+        if not self.active or event not in OPERATIONS:
+            return
+        path = arguments[0]
+        if not isinstance(path, str | os.PathLike) or not os.fspath(path).startswith(str(self.watched)):
+            return
+        self.active = False  # the copy has file operations of its own
+        self.operations.append(f"{event} {pathlib.Path(path).relative_to(self.watched)}")
+        content = {file: file.read_bytes() for file in self.watched.rglob("*") if file.is_file()}
+        if content != self.content:
+            shutil.copytree(self.watched, self.kept / f"{len(self.operations):04d}")
+        self.content, self.active = content, True
+
+
+@pytest.fixture(scope="module")
+def killed(tiny, recipe, tmp_path_factory):
+    """An uninterrupted run, and what a kill at each of its file operations would have left."""
+    folder = tmp_path_factory.mktemp("watched")
+    snapshots = Snapshots(folder, tmp_path_factory.mktemp("snapshots"))
+    tf.config.run_functions_eagerly(True)
+    machine = Machine(save_minutes=1e-9)  # a state after every step
+    snapshots.active = True
+    train(tiny, recipe, machine, "run", folder / "checkpoints", folder / "results", verbose=0)
+    snapshots.active = False
+    tf.config.run_functions_eagerly(False)
+    return folder, snapshots
+
+
+@pytest.fixture(scope="module")
+def model(tiny, recipe):
+    return build_model(tiny, recipe, Machine())
+
+
+def resumed(model, folder, recipe) -> Progress:
+    """How far a resume comes, and the weights that it reads are in `model`."""
+    state = TrainingState(folder / "checkpoints/run/state", model, new_progress(model, recipe))
+    resume(folder / "checkpoints/run", state, recipe)
+    (folder / "results/run").mkdir(parents=True, exist_ok=True)
+    state.progress.write_logs(folder / "results/run")
+    return state.progress
+
+
+def new_progress(model, recipe) -> Progress:
+    return Progress(vars(model.config), vars(recipe))
+
+
+def weights_after(model, folder, recipe) -> dict[int, list[np.ndarray]]:
+    """The weights of each step of the uninterrupted run, read from the snapshots."""
+    found = {}
+    for snapshot in sorted(folder.iterdir()):
+        for prefix in training_states(snapshot / "checkpoints/run"):
+            step = int(prefix.name.split("-")[1])
+            if step not in found:
+                state = TrainingState(prefix.parent, model, new_progress(model, recipe))
+                state.read(prefix)
+                found[step] = [weight.numpy() for weight in model.weights]
+    return found
+
+
+def assert_goes_on(model, folder, recipe, expected, logs, at_least):
+    """A resume finds a whole state of at least so many steps, its weights, and the logs that go with it."""
+    progress = resumed(model, folder, recipe)
+    assert progress.steps >= at_least
+    if progress.steps:
+        for weight, value in zip(model.weights, expected[progress.steps], strict=True):
+            np.testing.assert_array_equal(weight, value)
+    for name, log in logs.items():
+        if progress.epoch:
+            kept = log[log["epoch"] < progress.epoch]
+            pd.testing.assert_frame_equal(pd.read_csv(folder / "results/run" / name), kept.reset_index(drop=True))
+    if progress.epoch:
+        SVG.load(folder / "checkpoints/run")
+    return progress
+
+
+@pytest.fixture(scope="module")
+def expected(model, killed, recipe):
+    folder, snapshots = killed
+    logs = {name: pd.read_csv(folder / "results/run" / name) for name in ("losses.csv", "ssim.csv")}
+    return weights_after(model, snapshots.kept, recipe), logs
+
+
+def test_every_file_operation_is_a_safe_place_to_be_killed(model, killed, expected, recipe):
+    _, snapshots = killed
+    newest, last = 0, 0
+    assert len(snapshots.operations) > 100
+    for snapshot in sorted(snapshots.kept.iterdir()):
+        states = training_states(snapshot / "checkpoints/run")
+        newest = max([newest, *(int(prefix.name.split("-")[1]) for prefix in states)])  # never lost again
+        last = assert_goes_on(model, snapshot, recipe, *expected, at_least=newest).steps
+    assert newest == last == STEPS * EPOCHS
+
+
+def damages(path: pathlib.Path) -> dict[str, callable]:
+    return {
+        "missing": path.unlink,
+        "empty": lambda: path.write_bytes(b""),
+        "cut": lambda: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+        "zeros": lambda: path.write_bytes(bytes(path.stat().st_size)),
+    }
+
+
+def test_any_one_file_may_be_damaged_by_a_power_failure(model, killed, expected, recipe, tmp_path):
+    folder, _ = killed
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and "events" not in path.name]
+    assert len(files) >= 12
+    for file in files:
+        for damage in ("missing", "empty", "cut", "zeros"):
+            shutil.copytree(folder, tmp_path / "run")
+            damages(tmp_path / "run" / file)[damage]()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                progress = resumed(model, tmp_path / "run", recipe)
+            assert progress.steps >= STEPS * EPOCHS - 1, (file, damage)
+            for weight, value in zip(model.weights, expected[0][progress.steps], strict=True):
+                np.testing.assert_array_equal(weight, value)
+            for name, log in expected[1].items():
+                kept = log[log["epoch"] < progress.epoch].reset_index(drop=True)
+                pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run/results/run" / name), kept)
+            shutil.rmtree(tmp_path / "run")
+
+
+def test_a_full_disk_loses_nothing_that_was_there(tiny, recipe, model, expected, tmp_path, monkeypatch, eagerly):
+    """From the second save on, nothing can be flushed to disk any more; then there is space again."""
+    folders = dict(checkpoints=tmp_path / "checkpoints", results=tmp_path / "results", verbose=0)
+    flush, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(tiny, recipe, name="run", **folders)
+    monkeypatch.undo()
+    assert 0 < len(training_states(tmp_path / "checkpoints/run")) <= 2
+    finished = train(tiny, recipe, name="run", **folders)
+    for weight, value in zip(finished.weights, expected[0][STEPS * EPOCHS], strict=True):
+        np.testing.assert_allclose(weight, value, rtol=1e-5, atol=1e-7)
+    assert not list(tmp_path.rglob(".writing*"))
