@@ -23,6 +23,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import tyro  # noqa: E402
+from bench_videos import measure as measure_videos  # noqa: E402
 from loop_svg import LoopSVG  # noqa: E402
 
 from files.config import Config  # noqa: E402
@@ -257,6 +258,7 @@ def other_figures(results: dict) -> dict[str, float]:
         "memory with recompute": gigabytes["100 frames, recompute"] / gigabytes["100 frames"],
         "time with recompute, float32": steps["recompute"] / steps["graph"],
         "data, sequences/s": 3200 / float(np.median(results["data [s]"]["3200 sequences"])),
+        **{name: float(np.median(values)) for name, values in results["videos"].items()},
     }
 
 
@@ -287,6 +289,7 @@ def main(settings: Settings) -> None:
         "settings": dataclasses.asdict(settings),
         "memory [GB]": memory(settings),  # first: TensorFlow in this process would take all of a GPU's memory
         "data [s]": pipeline(settings.repetitions),
+        "videos": measure_videos(settings.repetitions),
         "tracing [s]": tracing(settings.repetitions),
         "training": {precision: training(settings, precision) for precision in PRECISIONS},
         "sampling": {precision: sampling(settings, precision) for precision in PRECISIONS},
