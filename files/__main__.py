@@ -1,6 +1,7 @@
 """The command line: `python -m files prepare|train|sample|evaluate|import|figures --help`."""
 
 import argparse
+import re
 import shlex
 import sys
 from typing import Annotated, Literal
@@ -100,11 +101,22 @@ def main(arguments: list[str]) -> None:
     app.cli(prog="python -m files", args=arguments)
 
 
+def sentence(error: Exception) -> str | None:
+    """What a mistake or damaged data is told by; None for errors of the program's own."""
+    if isinstance(error, ValueError | OSError | FloatingPointError):
+        return str(error)
+    # What reading a batch of videos raises, TensorFlow's graph passes on as a text.
+    told = re.search(r"^(?:ValueError|OSError|FileNotFoundError): (.+)$", str(error), re.MULTILINE)
+    return told and told[1]
+
+
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt as stop:
         print(f"\n{stop or 'stopped'}\npython -m files {shlex.join(sys.argv[1:])}", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+    except Exception as error:
+        if not (told := sentence(error)):
+            raise
+        sys.exit(f"error: {told}")

@@ -5,8 +5,11 @@ pure function of (seed, i): neither batch size nor parallelism changes it, and a
 the uninterrupted one would have seen.
 """
 
+import atexit
 import functools
 import pathlib
+import threading
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -280,6 +283,31 @@ def paste(digits, position):
     return tf.minimum(tf.reshape(video, [batch, time, CANVAS, CANVAS]), 1.0)
 
 
+class _Reading:
+    """Lets Python end only when no thread of a pipeline is in it: one that has to wait then would never go on, and the
+    iterator, which waits for its batch, never be removed. Pipelines come to rest as soon as their buffers are full."""
+
+    def __init__(self, rest: float = 0.2):
+        self.lock, self.rest, self.running, self.last = threading.Lock(), rest, 0, -rest
+        atexit.register(self.wait)
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.running += 1
+
+    def __exit__(self, *_) -> None:
+        with self.lock:
+            self.running, self.last = self.running - 1, time.monotonic()
+
+    def wait(self, at_most: float = 30.0) -> None:
+        """Until nothing has been read for `rest` seconds."""
+        end = time.monotonic() + at_most
+        while (self.running or time.monotonic() - self.last < self.rest) and time.monotonic() < end:
+            time.sleep(self.rest / 10)
+
+
+_reading = _Reading()
+
 # Videos -------------------------------------------------------------------------------------------------------------
 
 
@@ -354,7 +382,8 @@ def videos(config: Config, split: str, n_frames: int, seed: int, **options):
         return {"which": which, "first": first}
 
     def read(which, first):
-        return opened.read(which, first, n_frames)
+        with _reading:
+            return opened.read(which, first, n_frames)
 
     def render(drawn):
         stored = tf.numpy_function(read, [drawn["which"], drawn["first"]], pixels, stateful=False)

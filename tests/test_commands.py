@@ -2,15 +2,18 @@
 
 import json
 import pathlib
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from make_videos import make_bair, make_kth, moving_frames, write_clip
 
 from files import evaluate as evaluation
-from files.__main__ import main
+from files.__main__ import main, sentence
 from files.config import Config, Machine
+from files.data import make_dataset
 from files.evaluate import EvaluateOptions, run_hash
 from files.folders import fingerprint
 from files.model_svg import SVG
@@ -133,6 +136,21 @@ def test_a_run_on_videos_that_was_stopped_ends_as_an_uninterrupted_one(folder, t
 def test_what_cant_be_used_is_told_in_a_sentence(arguments, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         main(arguments)
+
+
+def test_damage_that_is_met_in_a_batch_is_told_in_a_sentence(tmp_path):
+    make_bair(tmp_path, train_files=1, records=4)
+    [file] = (tmp_path / "softmotion30_44k" / "train").iterdir()
+    data = bytearray(file.read_bytes())
+    key = data.index(b"\x145/image_aux1/encoded", len(data) // 4) + 1  # of frame 5, behind its length, in record 1
+    data[key] = ord("X")
+    file.write_bytes(data)
+    config = Config(data=str(tmp_path), channels=3, n_past=2, n_future=4)
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        list(make_dataset(config, "train", batch_size=4, count=100))
+    told = rf"record 1 of {file} is damaged \(.*\); download the file again"
+    assert re.fullmatch(told, sentence(error.value))
+    assert sentence(RuntimeError("another")) is None
 
 
 # The futures of an own video ----------------------------------------------------------------------------------------

@@ -1,11 +1,16 @@
 """The datasets against plain loops over frames, written from the published rules, and against NumPy."""
 
 import collections
+import pathlib
+import subprocess
+import sys
+import zipfile
 
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
-from make_videos import make_bair, make_kth, write_clip
+from make_videos import clip_bytes, make_bair, make_kth, moving_frames, write_clip
 
 from files.config import Config
 from files.data import MAX_IMPACTS, make_dataset, mnist_digits, moving_mnist, prepare_data, simulate_futures
@@ -377,6 +382,41 @@ def test_held_out_videos_are_evaluated_once_and_in_order(sources):
         make_dataset(config, "test", batch_size=1, n_frames=17, whole=True)
 
 
+KINDS = {  # of clips in one folder
+    "0.avi": {},
+    "1.mp4": {"codec": "libx264", "options": {"bf": "3"}},
+    "2.mov": {"codec": "qtrle", "pix_fmt": "rgb24"},
+    "3.mkv": {"codec": "ffv1", "pix_fmt": "yuv444p"},
+    "4.webm": {"codec": "libvpx-vp9", "options": {"deadline": "realtime"}},
+    "5.mpg": {"codec": "mpeg1video"},
+    "6.wmv": {"codec": "wmv2"},
+}
+
+
+def test_a_folder_of_ten_kinds_of_clips(tmp_path):
+    folder, frames = tmp_path / "clips", [moving_frames(12, 64, 64, seed=k, grey=True) for k in range(10)]
+    for name in ("7", "8"):
+        (folder / name).mkdir(parents=True)
+    for (name, how), clip in zip(KINDS.items(), frames, strict=False):
+        write_clip(folder / name, clip, **how)
+    for k, suffix in ((7, "png"), (8, "jpg")):
+        for t, frame in enumerate(frames[k]):
+            PIL.Image.fromarray(frame).save(folder / str(k) / f"{t}.{suffix}")
+    with zipfile.ZipFile(folder / "9.zip", "w") as archive:
+        archive.writestr("clip.avi", clip_bytes(frames[9], **LOSSLESS))
+    config = Config(data=str(folder), n_past=4, n_future=8)
+    table = prepare_data(config)
+    assert sum(videos for videos, _ in table.rows.values()) == 10
+    assert sum(frames for _, frames in table.rows.values()) == 120
+    assert not any("damaged" in note or "left out" in note for note in table.notes)
+    (batch,) = make_dataset(config, "test", batch_size=10, whole=True)
+    error = np.abs(batch.numpy() * 255 - np.stack(frames)[..., :1]).mean((1, 2, 3, 4))
+    assert error.max() < 6  # each is nearest to its own, though some codecs lose much
+    for video, clip in zip(batch.numpy() * 255, frames, strict=True):
+        distances = [np.abs(video - other[..., :1]).mean() for other in frames]
+        assert np.argmin(distances) == [other is clip for other in frames].index(True)
+
+
 def test_frame_step_crop_and_store_are_the_ones_chosen(tmp_path):
     wide = np.zeros((12, 64, 96, 3), np.uint8)
     wide[:, :, 16:80] = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), np.uint8)
@@ -405,3 +445,34 @@ def test_an_epoch_reads_a_batch_at_a_time(sources, monkeypatch):
     monkeypatch.setattr(files.data, "open_videos", counted)
     assert len(list(make_dataset(sources[0]["bair"], "train", batch_size=20, count=100))) == 5
     assert sorted(calls) == [1, 20, 20, 20, 20, 20]  # the first one tells the type
+
+
+ENDS_WHILE_READING = """
+import sys
+import time
+
+sys.path.insert(0, sys.argv[1])
+import files.data
+from files.config import Config
+
+def slowly(*args, **kwargs):
+    opened = open_videos(*args, **kwargs)
+    read = lambda *window: time.sleep(0.03) or opened.read(*window)
+    return opened.__class__(**{**vars(opened), "read": read})
+
+open_videos, files.data.open_videos = files.data.open_videos, slowly
+class Cycle:
+    pass
+
+held = Cycle()  # removed only when Python ends
+held.itself = held
+held.batches = iter(files.data.make_dataset(Config(data=sys.argv[2], channels=3, n_past=2), "train", batch_size=2))
+next(held.batches)
+"""
+
+
+def test_python_ends_while_batches_are_being_read(tmp_path):
+    """It would wait for ever for a thread that waits for Python's lock."""
+    np.save(tmp_path / "videos.npy", np.random.default_rng(0).integers(1, 256, (10, 14, 64, 64, 3), np.uint8))
+    root = str(pathlib.Path(__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", ENDS_WHILE_READING, root, tmp_path / "videos.npy"], check=True, timeout=100)
