@@ -283,31 +283,6 @@ def paste(digits, position):
     return tf.minimum(tf.reshape(video, [batch, time, CANVAS, CANVAS]), 1.0)
 
 
-class _Reading:
-    """Lets Python end only when no thread of a pipeline is in it: one that has to wait then would never go on, and the
-    iterator, which waits for its batch, never be removed. Pipelines come to rest as soon as their buffers are full."""
-
-    def __init__(self, rest: float = 0.2):
-        self.lock, self.rest, self.running, self.last = threading.Lock(), rest, 0, -rest
-        atexit.register(self.wait)
-
-    def __enter__(self) -> None:
-        with self.lock:
-            self.running += 1
-
-    def __exit__(self, *_) -> None:
-        with self.lock:
-            self.running, self.last = self.running - 1, time.monotonic()
-
-    def wait(self, at_most: float = 30.0) -> None:
-        """Until nothing has been read for `rest` seconds."""
-        end = time.monotonic() + at_most
-        while (self.running or time.monotonic() - self.last < self.rest) and time.monotonic() < end:
-            time.sleep(self.rest / 10)
-
-
-_reading = _Reading()
-
 # Videos -------------------------------------------------------------------------------------------------------------
 
 
@@ -354,6 +329,35 @@ def print_found(config: Config, *splits: str, n_frames: int | None = None, **opt
     if config.data not in MOVING_MNIST:
         tables = [open_data(config, split, n_frames or config.n_frames, **options).table for split in splits]
         print(summary(tables))
+
+
+class _Reading:
+    """Counts the threads that read, and lets Python end only when there are none.
+
+    A thread that wants Python's lock after its end waits for ever, and so would the removal of an iterator, for its
+    batch. Pipelines come to rest as soon as their buffers are full.
+    """
+
+    def __init__(self, rest: float = 0.2):
+        self.lock, self.rest, self.running, self.last = threading.Lock(), rest, 0, -rest
+        atexit.register(self.wait)
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.running += 1
+
+    def __exit__(self, *_) -> None:
+        with self.lock:
+            self.running, self.last = self.running - 1, time.monotonic()
+
+    def wait(self, at_most: float = 30.0) -> None:
+        """Until nothing has been read for `rest` seconds."""
+        end = time.monotonic() + at_most
+        while (self.running or time.monotonic() - self.last < self.rest) and time.monotonic() < end:
+            time.sleep(self.rest / 10)
+
+
+_reading = _Reading()
 
 
 def videos(config: Config, split: str, n_frames: int, seed: int, **options):
