@@ -112,9 +112,21 @@ def assert_goes_on(model, folder, recipe, expected, logs, at_least):
         if progress.epoch:
             kept = log[log["epoch"] < progress.epoch]
             pd.testing.assert_frame_equal(pd.read_csv(folder / "results/run" / name), kept.reset_index(drop=True))
-    if progress.epoch:
-        SVG.load(folder / "checkpoints/run")
+    if progress.epoch:  # the weights to load are those of the best epoch so far
+        files = ("config.json", "model.index", "model.data-00000-of-00001")
+        content = tuple((folder / "checkpoints/run" / file).read_bytes() for file in files)
+        for weight, value in zip(loaded_weights(content, folder), expected[progress.best_epoch * STEPS], strict=True):
+            np.testing.assert_array_equal(weight, value)
     return progress
+
+
+LOADED = {}  # what has been loaded, by the content of the files: most snapshots hold the same
+
+
+def loaded_weights(content: tuple[bytes, ...], folder: pathlib.Path) -> list[np.ndarray]:
+    if content not in LOADED:
+        LOADED[content] = [weight.numpy() for weight in SVG.load(folder / "checkpoints/run").weights]
+    return LOADED[content]
 
 
 @pytest.fixture(scope="module")
