@@ -6,6 +6,7 @@
 import multiprocessing
 import os
 import pathlib
+import re
 import sys
 import tempfile
 import time
@@ -20,7 +21,6 @@ from make_videos import make_bair, make_kth, moving_frames, write_clip
 from files.config import PRESETS, Config
 from files.data import make_dataset, prepare_data
 from files.decode import FrameFormat, Video, decode_frames
-from files.device import peak_memory
 from files.folders import file_of
 
 CLIP = 480, 160, 120  # frames, width, height of a clip as KTH's
@@ -95,9 +95,16 @@ def large_array(folder: pathlib.Path, repetitions: int) -> dict[str, list[float]
 def first_batch(path: str) -> tuple[float, float]:
     """Megabytes that the peak of this process rises by until the first batch is there, and the seconds it takes."""
     tf.zeros([1]).numpy()  # starts TensorFlow
-    before, start = peak_memory(), time.perf_counter()
+    before, start = peak_megabytes(), time.perf_counter()
     next(iter(make_dataset(Config(data=path, n_past=10), "train", batch_size=BATCH)))
-    return (peak_memory() - before) / 1e6, time.perf_counter() - start
+    return peak_megabytes() - before, time.perf_counter() - start
+
+
+def peak_megabytes() -> float:
+    """The largest resident size so far, as Linux tells it; `getrusage` would count that of the parent process, too."""
+    status = pathlib.Path("/proc/self/status")
+    [kilobytes] = re.findall(r"VmHWM:\s+(\d+)", status.read_text()) if status.is_file() else ["nan"]
+    return float(kilobytes) / 1000
 
 
 if __name__ == "__main__":
