@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from files.checks import check_whole, short
 from files.config import MOVING_MNIST, Config
 
 MNIST = pathlib.Path(__file__).parent.parent / "data" / "mnist.npz"
@@ -49,6 +50,10 @@ def make_dataset(
     Raises ValueError for an unknown dataset or split and for data that can't be used; FileNotFoundError for a file
     that isn't there.
     """
+    if not isinstance(config, Config):
+        raise TypeError(f"config is {short(config)}; expected a Config")
+    check_whole(1, batch_size=batch_size, **{"n_frames": n_frames} if n_frames is not None else {})
+    check_whole(0, 2**62, start=start, seed=seed, **{"count": count} if count is not None else {})
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
     n_frames = n_frames or config.n_frames

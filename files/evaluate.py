@@ -30,6 +30,7 @@ from files.durable import only_process, replacing
 from files.model_svg import SVG, gaussian_kl
 from files.ops import has_gpu
 from files.scores import METRICS, REFERENCES, Scores, frame_table, quality, sequence_table, table_rows
+from files.train import run_folder
 from files.utils import graph_ssim
 
 PSNR_CAP = 10 * np.log10(12 * 255**2)  # dB; the error of rounding to 8 bits, where equal frames would give infinity
@@ -86,7 +87,9 @@ class EvaluateOptions:
         """Where the results go: one folder for each checkpoint, data set and split."""
         words = [] if self.data is None else [data_label(self.data)]
         words += [] if self.split == "test" else [self.split]
-        return pathlib.Path(self.results, self.name or self.checkpoint.resolve().name, *words)
+        return run_folder(self.results, self.checkpoint.resolve().name if self.name is None else self.name).joinpath(
+            *words
+        )
 
     @property
     def command(self) -> str:
