@@ -60,6 +60,7 @@ def said(function, *given, kind: str, errors=(ValueError, TypeError, OSError), *
 # Files of weights ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by /proc")
 def test_files_of_the_authors_weights():
     rows, worst = outcomes(), collections.defaultdict(lambda: [0, 0, 0])
     for row in rows:
@@ -260,7 +261,8 @@ def test_an_object_graph_of_garbage(folder):
         prefix = str(folder / "model")
         tf.raw_ops.SaveV2(
             prefix=prefix, tensor_names=["_CHECKPOINTABLE_OBJECT_GRAPH", *names],
-            shape_and_slices=[""] * (len(names) + 1), tensors=[tf.constant(garbage), *map(tf.constant, values.values())],
+            shape_and_slices=[""] * (len(names) + 1),
+            tensors=[tf.constant(garbage), *map(tf.constant, values.values())],
         )  # fmt: skip
         message = said(SVG.load, folder, kind="checkpoint folder")
         assert message is None or str(folder) in message
