@@ -14,10 +14,13 @@ from typing import BinaryIO
 
 import numpy as np
 
+from files.checks import sentence
+
 SPLITS = ("train", "val", "test")
 LOOKED_AT = 64 << 20  # bytes of an array that are looked at; of a larger one, frames spread over all of it
 CHECKED = 256 << 20  # bytes up to which the checksum of a stored array in an .npz is compared
 BOMB = 1 << 30  # bytes above which a compressed array that inflates more than 200 times is refused
+MANY_ARRAYS = 256 << 20  # bytes above which arrays that are read at once and inflate more than 10 times are refused
 MAX_HEADER = 10_000  # bytes
 BLOCK = 1 << 20  # bytes
 ALIKE = 0.75  # ratio of the changes along two axes up to which the first one is taken for time; Moving MNIST has 0.58
@@ -118,9 +121,9 @@ def _damage_named(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # zipfile and NumPy raise a dozen types on damaged bytes
-        reason = str(error) or type(error).__name__
         raise ValueError(
-            f"{path} is no .npy or .npz file of plain arrays ({reason}); save it with numpy.save or numpy.savez"
+            f"{path} is no .npy or .npz file of plain arrays ({sentence(error)}); save it with numpy.save or "
+            "numpy.savez"
         ) from None
 
 
@@ -162,6 +165,30 @@ def _read_header(file: BinaryIO, path: pathlib.Path, size: int) -> Stored:
     if offset + needed != size:
         raise ValueError(f"{needed} bytes are announced for {shape} {dtype}, but {size - offset} are there")
     return Stored(path, start + offset, dtype, shape, fortran)
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz of numbers, in memory.
+
+    Raises ValueError for a file that can't be used.
+    """
+    arrays = {}
+    with _damage_named(path):
+        members = _read_npz(path)
+        total, size = sum(info.file_size for info in members.values()), os.path.getsize(path)
+        if total > max(MANY_ARRAYS, 10 * size):
+            raise ValueError(f"it would inflate from {size} to {total} bytes")
+        with zipfile.ZipFile(path) as archive:
+            for name, info in members.items():
+                with archive.open(info) as member:
+                    stored = _read_header(member, path, info.file_size)
+                    if stored.dtype.kind not in "biuf":
+                        raise ValueError(f"{name!r} holds {stored.dtype}; expected numbers")
+                    # No more than was announced is inflated; at the end the checksum is compared.
+                    data = member.read(math.prod(stored.shape) * stored.dtype.itemsize)
+                order = "F" if stored.fortran else "C"
+                arrays[name] = np.frombuffer(data, stored.dtype).reshape(stored.shape, order=order)
+    return arrays
 
 
 def _open_member(path: pathlib.Path, info: zipfile.ZipInfo, store: pathlib.Path) -> Stored:

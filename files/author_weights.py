@@ -14,7 +14,8 @@ Arrays = Mapping[str, np.ndarray]
 def load_author_weights(model: SVG, arrays: Arrays) -> None:
     """Sets all weights of `model` from arrays in the authors' parameter names and PyTorch's layout.
 
-    Raises ValueError for arrays that are missing, left over or of another shape; the model is then unchanged.
+    Raises ValueError for arrays that are missing, left over, of another shape or not finite; the model is then
+    unchanged.
     """
     values, used = [], set()
     for weight in layout(model):
@@ -23,11 +24,14 @@ def load_author_weights(model: SVG, arrays: Arrays) -> None:
             if name not in arrays:
                 raise ValueError(f"array {name!r} is missing among the {len(arrays)} given")
             try:
-                given.append(np.asarray(arrays[name], np.float32))
+                with np.errstate(over="ignore"):
+                    given.append(np.asarray(arrays[name], np.float32))
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{name} holds no numbers: {error}") from None
             if given[-1].shape != expected:
                 raise ValueError(f"{name} has shape {given[-1].shape}; the model expects {expected}")
+            if not np.isfinite(given[-1]).all():
+                raise ValueError(f"{name} holds values that are no finite numbers: no video comes of such weights")
         values += zip(weight.variables, weight.to_ours(given), strict=True)
         used.update(weight.names)
     # num_batches_tracked is PyTorch's counter, without effect on what the nets compute.
@@ -75,4 +79,7 @@ def infer_config(arrays: Arrays, **settings) -> Config:
         predictor_layers=layers("frame_predictor"),
         data="smmnist" if (image_size, first.shape[1]) == (64, 1) else "data/videos.npz",
     )
-    return Config(**{**found, **latent, **settings})
+    config = Config(**{**found, **latent, **settings})
+    if config.least_weights > (numbers := sum(array.size for array in arrays.values())):
+        raise ValueError(f"the arrays hold {numbers} numbers, and the model that their names and shapes tell has more")
+    return config

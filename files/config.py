@@ -9,8 +9,10 @@ import pathlib
 import types
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from files.checks import short
 from files.durable import replacing
 
+MAX_JSON = 1 << 20  # bytes of a file of settings, which has some 1000
 MOVING_MNIST = ("smmnist", "smmnist_srvp", "mmnist")  # datasets that are made on the fly
 
 
@@ -62,8 +64,11 @@ class Settings:
 
         Raises ValueError when the file isn't JSON, or names settings that don't exist or a value that they can't have.
         """
+        path = pathlib.Path(path)
+        if (size := path.stat().st_size) > MAX_JSON:
+            raise ValueError(f"{path} has {size} bytes; expected a JSON object of settings")
         try:
-            values = json.loads(pathlib.Path(path).read_text())
+            values = json.loads(path.read_text())
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no configuration in JSON: {error}") from None
         if not isinstance(values, dict):
@@ -82,7 +87,7 @@ def field_names(*parts: type) -> list[str]:
 def refuse_unknown(values: dict[str, Any], known: list[str]) -> None:
     """Raises ValueError for a name that isn't known."""
     if unknown := set(values) - set(known):
-        raise ValueError(f"unknown settings {sorted(unknown)}; there are {', '.join(sorted(known))}")
+        raise ValueError(f"unknown settings {short(sorted(unknown))}; there are {', '.join(sorted(known))}")
 
 
 def check(name: str, value: Any, hint: Any) -> None:
@@ -102,7 +107,7 @@ def check(name: str, value: Any, hint: Any) -> None:
         fits = fits and value in interval
         expected += f" in {interval.interval}"
     if not fits:
-        raise ValueError(f"{name} is {value!r}; expected {expected}")
+        raise ValueError(f"{name} is {short(value)}; expected {expected}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +136,14 @@ class Architecture(Settings):
     """LSTM layers of the frame predictor."""
     prior: Literal["learned", "fixed", "none"] = "learned"
     """learned: SVG-LP; fixed: N(0, I), SVG-FP; none: the deterministic baseline without z."""
+
+    @property
+    def least_weights(self) -> int:
+        """Fewer than any such model has: what a file must hold before a model of the sizes that it tells is built."""
+        latent, learned = self.prior != "none", self.prior == "learned"
+        layers = self.predictor_layers + latent * self.posterior_layers + learned * self.prior_layers
+        recurrent = self.rnn_size * (8 * layers * self.rnn_size + 2 * self.g_dim + 3 * latent * self.z_dim)
+        return recurrent + self.width * (1000 * self.width + 128 * self.g_dim)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from files.checks import check_whole, short
 from files.config import MOVING_MNIST, Config
 from files.folders import SPLITS
 from files.videos import Split, Table, open_videos, prepare, summary
@@ -57,6 +58,10 @@ def make_dataset(
     Raises ValueError for an unknown split and for data that can't be used; FileNotFoundError for an unknown dataset or
     a path that isn't there.
     """
+    if not isinstance(config, Config):
+        raise TypeError(f"config is {short(config)}; expected a Config")
+    check_whole(1, batch_size=batch_size, **{"n_frames": n_frames} if n_frames is not None else {})
+    check_whole(0, 2**62, start=start, seed=seed, **{"count": count} if count is not None else {})
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
     n_frames = n_frames or config.n_frames

@@ -13,6 +13,7 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     """A path to write to; at the end of the block that file, flushed to disk, takes the place of `path`."""
     path = pathlib.Path(path)
     writing = path.with_name(f".writing-{path.name}")
+    writing.unlink(missing_ok=True)  # in a folder from elsewhere it may be a link to any file
     try:
         yield writing
         move(writing, path)

@@ -31,6 +31,7 @@ from files.folders import fingerprint
 from files.model_svg import SVG, gaussian_kl
 from files.ops import has_gpu
 from files.scores import METRICS, REFERENCES, Scores, frame_table, quality, sequence_table, table_rows
+from files.train import run_folder
 from files.utils import graph_ssim
 from files.videos import BAIR, KTH, NoSplitError
 
@@ -92,7 +93,9 @@ class EvaluateOptions:
         """Where the results go: one folder for each checkpoint, data set and split."""
         words = [] if self.data is None else [data_label(self.data)]
         words += [] if self.split == "test" else [self.split]
-        return pathlib.Path(self.results, self.name or self.checkpoint.resolve().name, *words)
+        return run_folder(self.results, self.checkpoint.resolve().name if self.name is None else self.name).joinpath(
+            *words
+        )
 
     @property
     def command(self) -> str:

@@ -4,6 +4,7 @@ Training is teacher forced, so that every convolution sees all frames in one cal
 over time. Generation feeds frames back: its scan body is one whole step, with the samples in the batch axis.
 """
 
+import os
 import pathlib
 import warnings
 
@@ -11,12 +12,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from files.checks import check_whole, sentence, short
 from files.config import Config
 from files.models import Decoder, Encoder, FramePredictor, GaussianLSTM, StandardNormal
-from files.state import UNREADABLE, training_states, write_checkpoint
+from files.state import SUFFIXES, UNREADABLE, all_finite, training_states, write_checkpoint
 
 # The second half of a noise seed; training step k of replica r has a number above 0 of its own.
 FIXED, POSTERIOR, PRIOR = 0, -1, -2
+
+MAX_COUNT = 1_000_000  # of frames or samples in one call
 
 Gaussian = tuple[tf.Tensor, tf.Tensor]  # mu and log sigma^2, each [T-1, B, z]
 
@@ -29,6 +33,8 @@ class SVG(keras.Model):
     """
 
     def __init__(self, config: Config, precision: str = "float32", recompute: bool = False, seed: int = 0):
+        if not isinstance(config, Config):
+            raise TypeError(f"config is {short(config)}; expected a Config")
         super().__init__(dtype=precision, autocast=False, name="svg")
         self.config, self.seed = config, seed
         self.z_dim = 0 if config.prior == "none" else config.z_dim
@@ -53,6 +59,19 @@ class SVG(keras.Model):
             size = self.config.image_size
             SVG.call(self, tf.zeros([1, self.config.n_past + 1, size, size, self.config.channels]))
 
+    def __call__(self, video: tf.Tensor, *args, **kwargs):
+        """Keras's own, of a video that is one: errors in `call` would come with a page of its arguments."""
+        check_video(video, self.config, at_least=self.least_frames)
+        if (noise := kwargs.get("posterior_noise")) is not None:
+            noise = check_noise("posterior_noise", noise, [video.shape[0], video.shape[1] - 1, self.z_dim])
+            kwargs["posterior_noise"] = noise
+        return super().__call__(video, *args, **kwargs)
+
+    @property
+    def least_frames(self) -> int:
+        """Of a video for the ELBO."""
+        return self.config.n_past + 1
+
     # The ELBO -------------------------------------------------------------------------------------------------------
 
     def call(
@@ -67,7 +86,6 @@ class SVG(keras.Model):
         Raises ValueError for a video of wrong rank, size, channels, dtype, range or length, and for noise that doesn't
         fit.
         """
-        check_video(video, self.config, at_least=self.config.n_past + 1)
         x = time_major(video)  # [T, B, H, W, C]
         h, skips, q, z = self.observe(x, self._noise(x, training, posterior_noise), training)
         p, h_pred, x_pred = self.predict(h[:-1], skips, z, training)
@@ -75,7 +93,7 @@ class SVG(keras.Model):
 
     def observe(self, x: tf.Tensor, noise: tf.Tensor, training: bool):
         """Frames x [T, B, H, W, C] -> h [T, B, g], skips, and z [T-1, B, z] from the posterior q(z_t | x_1:t)."""
-        h, skips = self.encoder(x, n_skips=self._own_skips(x.shape[0]), training=training)
+        h, skips = self.encoder(x, n_skips=self._own_skips(keras.ops.shape(x)[0]), training=training)
         (mu, logvar), _ = self.posterior(h[1:])
         return h, skips, (mu, logvar), mu + tf.exp(0.5 * logvar) * noise
 
@@ -97,7 +115,7 @@ class SVG(keras.Model):
         outputs = {name: time_major(value) for name, value in sequences.items()}  # the same swap leads back
         return {**outputs, "mse": mse, "kld": kld, "loss": mse + self.config.beta * kld}
 
-    def _own_skips(self, time: int) -> int:
+    def _own_skips(self, time: int | tf.Tensor) -> int | tf.Tensor:
         """How many of the T-1 predictions have a skip frame of their own; the last of these is held for the rest.
 
         Prediction i = 1..T-1 takes the skip of frame i-1 while i < n_past, then that of frame n_past-2 (authors' code).
@@ -106,10 +124,10 @@ class SVG(keras.Model):
 
     def _noise(self, x: tf.Tensor, training: bool, posterior_noise: tf.Tensor | None) -> tf.Tensor:
         """N(0, 1) [T-1, B, z] for x [T, B, ...]: that given, [B, T-1, z], or drawn."""
-        time, batch = x.shape[0] - 1, keras.ops.shape(x)[1]
+        time, batch = keras.ops.shape(x)[:2]
         if posterior_noise is None:
-            return tf.random.stateless_normal([time, batch, self.z_dim], self.noise_seed(training))
-        return time_major(check_noise("posterior_noise", posterior_noise, [x.shape[1], time, self.z_dim]))
+            return tf.random.stateless_normal([time - 1, batch, self.z_dim], self.noise_seed(training))
+        return time_major(tf.convert_to_tensor(posterior_noise))
 
     def noise_seed(self, training: bool) -> tf.Tensor:
         """Two numbers that, in training, no other step or replica has: a resumed run draws the same noise again."""
@@ -191,9 +209,8 @@ class SVG(keras.Model):
 
         Raises ValueError for a bad video, or counts or noise that don't fit.
         """
-        for name, value in (("n_future", n_future), ("n_samples", n_samples)):
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+        check_whole(1, MAX_COUNT, n_future=n_future, n_samples=n_samples)
+        check_whole(-(2**63), 2**63 - 1, seed=0 if seed is None else seed)
         past = np.asarray(past)
         check_video(past, self.config, exactly=self.config.n_past)
         seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
@@ -273,7 +290,7 @@ class SVG(keras.Model):
         Raises ValueError for a bad video or noise that doesn't fit.
         """
         video = np.asarray(video)
-        check_video(video, self.config, at_least=self.config.n_past + 1)
+        check_video(video, self.config, at_least=self.least_frames)
         if posterior_noise is not None:
             shape = [len(video), video.shape[1] - 1, self.z_dim]
             posterior_noise = check_noise("posterior_noise", posterior_noise, shape)
@@ -315,19 +332,39 @@ class SVG(keras.Model):
             raise FileNotFoundError(
                 f"{folder} is no checkpoint: it has no config.json; train one or name another folder"
             )
-        model = cls(Config.load(folder / "config.json", **overrides), precision)
+        refuse_ways_out(folder)
+        config = Config.load(folder / "config.json", **overrides)
+        prefixes, changed = [folder / "model", *training_states(folder)], f" with {overrides}" if overrides else ""
+        data = [pathlib.Path(f"{prefix}{SUFFIXES[0]}") for prefix in prefixes]
+        bytes_there = max((path.stat().st_size for path in data if path.is_file()), default=0)
+        if 4 * config.least_weights > bytes_there:  # or a few digits in config.json would take all memory there is
+            raise ValueError(
+                f"no usable checkpoint in {folder}{changed}: {', '.join(prefix.name for prefix in prefixes)} have "
+                f"{bytes_there} bytes at most, and the weights of such a model more"
+            )
+        model = cls(config, precision)
         saved, problems = tf.train.Checkpoint(**model.nets), []
-        for prefix in [folder / "model", *training_states(folder)]:
+        for prefix in prefixes:
             try:
                 saved.read(str(prefix)).assert_existing_objects_matched().expect_partial()
+                if not all_finite(model.variables):
+                    raise ValueError("it holds weights that are no finite numbers")
             except UNREADABLE as error:
-                problems.append(f"{prefix.name}: {str(error).strip().splitlines()[0]}")
+                problems.append(f"{prefix.name}: {sentence(error)}")
             else:
                 if problems:
                     warnings.warn(f"{folder}: loaded {prefix.name}, because of {'; '.join(problems)}", stacklevel=2)
                 return model
-        changed = f" with {overrides}" if overrides else ""
         raise ValueError(f"no usable checkpoint in {folder}{changed}: {'; '.join(problems)}")
+
+
+def refuse_ways_out(folder: pathlib.Path) -> None:
+    """Raises ValueError for a checkpoint's file that is a link out of its folder, or no file at all."""
+    for path in (folder / "config.json", *folder.glob("model.*"), folder / "state", *folder.glob("state/*")):
+        if not pathlib.Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+            raise ValueError(f"{path} is a link that leads out of {folder}; put a copy there instead")
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ValueError(f"{path} is no regular file")
 
 
 def check_video(
@@ -337,6 +374,8 @@ def check_video(
 
     Values are looked at only outside a graph.
     """
+    if not hasattr(video, "shape") or not hasattr(video, "dtype"):
+        raise ValueError(f"video is {short(video)}; expected an array")
     shape = tuple(video.shape)
     frame = (config.image_size, config.image_size, config.channels)
     if len(shape) != 5 or shape[2:] != frame:
@@ -358,6 +397,7 @@ def check_video(
 
 def check_noise(name: str, noise: tf.Tensor | np.ndarray, shape: list[int | None]) -> tf.Tensor:
     """The noise as a tensor; raises ValueError unless it is float32 of this shape, in which None is unknown yet."""
+    noise = noise if hasattr(noise, "dtype") else np.asarray(noise)
     dtype, given = tf.as_dtype(noise.dtype).name, list(noise.shape)
     same = len(given) == len(shape) and all(a == b or None in (a, b) for a, b in zip(given, shape, strict=True))
     if not same or dtype != "float32":

@@ -65,9 +65,13 @@ class Encoder(Layer):
         x = tf.reshape(frames, [count * batch, *frames.shape[2:]])
         skips = []
         for levels in self.segments:
-            run = functools.partial(self._encode, levels, n_skips and n_skips * batch, training=training)
+            run = functools.partial(
+                self._encode, levels, None if n_skips is None else n_skips * batch, training=training
+            )
             x, *finer = recomputed(run, x) if self.recompute else run(x)
-            skips += [tf.reshape(skip, [n_skips or count, batch, *skip.shape[1:]]) for skip in finer]
+            skips += [
+                tf.reshape(skip, [count if n_skips is None else n_skips, batch, *skip.shape[1:]]) for skip in finer
+            ]
         # The authors' 4 x 4 convolution without padding, on 4 x 4 pixels, is a matrix product.
         h = self.head_norm(self.head(tf.reshape(x, [count * batch, 16 * x.shape[-1]])), training=training)
         return tf.reshape(tf.tanh(tf.cast(h, tf.float32)), [count, batch, h.shape[-1]]), skips

@@ -7,7 +7,7 @@ constant probability, the model's own (their section 2.4). Only training knows t
 import tensorflow as tf
 
 from files.config import Config
-from files.model_svg import SVG, check_video, draw_each, time_major
+from files.model_svg import SVG, draw_each, time_major
 
 COINS = 7  # a stream of random numbers of their own
 
@@ -18,6 +18,11 @@ class ScheduledSamplingSVG(SVG):
     def __init__(self, config: Config, teacher_forcing: float, **kwargs):
         super().__init__(config, **kwargs)
         self.teacher_forcing = teacher_forcing
+
+    @property
+    def least_frames(self) -> int:
+        """Of a video for the ELBO: at least one frame is fed after the past."""
+        return self.config.n_past + 2
 
     def call(
         self,
@@ -32,7 +37,6 @@ class ScheduledSamplingSVG(SVG):
         gradient goes through the pixels of an own frame, and batch norm is in evaluation mode, as it will be when
         sampling.
         """
-        check_video(video, self.config, at_least=self.config.n_past + 2)
         x = time_major(video)  # [T, B, H, W, C]
         if coins is None:
             seed = self.noise_seed(training) + tf.constant([COINS, 0], tf.int64)

@@ -8,16 +8,18 @@ import json
 import math
 import pathlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import pandas as pd
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from files.durable import move, replacing
 
 # What TensorFlow raises for a checkpoint that is missing, torn or of another shape.
-UNREADABLE = (tf.errors.OpError, ValueError, AssertionError, IndexError, KeyError)
+UNREADABLE = (tf.errors.OpError, ValueError, AssertionError, IndexError, KeyError, TypeError, DecodeError)
 SUFFIXES = (".data-00000-of-00001", ".index")  # of a checkpoint's files; without its index there is no checkpoint
 STATE_NAME = re.compile(r"step-(\d+)(-before-decay)?\.index")
 BEFORE_DECAY = "-before-decay"  # a state that is kept for making the run longer
@@ -117,7 +119,7 @@ class TrainingState:
         Raises FloatingPointError when a weight isn't finite, and writes nothing.
         """
         progress = self.progress
-        if not all(bool(tf.reduce_all(tf.math.is_finite(variable))) for variable in self.model.variables):
+        if not all_finite(self.model.variables):
             raise FloatingPointError(f"after step {progress.steps} there are weights that are no finite numbers")
         progress.loss_scale = [float(variable.numpy()) for variable in self._loss_scale()]
         progress.running = [float(variable.numpy()) for variable in self._running()] if progress.step else []
@@ -144,12 +146,18 @@ class TrainingState:
             remove_checkpoint(prefix)
 
 
+def all_finite(variables: Iterable[keras.Variable]) -> bool:
+    """Whether no value is NaN or infinite."""
+    return all(bool(tf.reduce_all(tf.math.is_finite(variable))) for variable in variables)
+
+
 def write_checkpoint(checkpoint: tf.train.Checkpoint, prefix: pathlib.Path) -> None:
     """Writes `prefix`.index and `prefix`.data-00000-of-00001; the index, which makes it one, comes last.
 
     Raises OSError when that can't be done, as on a full disk.
     """
     writing = prefix.with_name(f".writing-{prefix.name}")
+    remove_checkpoint(writing)  # as in `replacing`
     try:
         try:
             checkpoint.write(str(writing))

@@ -12,6 +12,8 @@ import pandas as pd
 import tensorflow as tf
 from matplotlib import animation, ticker
 
+from files.checks import check_whole, short
+
 BLUE, ORANGE, GREEN, RED, PURPLE, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#000000"
 GIVEN = {"edgecolor": GREEN, "linestyle": "-"}
 PREDICTED = {"edgecolor": RED, "linestyle": "--"}
@@ -43,12 +45,20 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Raises ValueError for images that differ in size or are smaller than the window.
     """
-    sizes = np.shape(a)[-3:], np.shape(b)[-3:]
-    if sizes[0] != sizes[1] or len(sizes[0]) < 3 or min(sizes[0][:2]) < 11:
-        raise ValueError(
-            f"images have sizes {sizes[0]} and {sizes[1]}; expected the same [H, W, C] of at least 11 x 11"
-        )
-    return graph_ssim(tf.constant(a, tf.float64), tf.constant(b, tf.float64)).numpy()
+    a, b = _images(a, b)
+    if min(a.shape[-3:-1]) < 11:
+        raise ValueError(f"images have the size {a.shape[-3:]}; expected [H, W, C] of at least 11 x 11")
+    return graph_ssim(tf.constant(a), tf.constant(b)).numpy()
+
+
+def _images(*images: np.ndarray) -> list[np.ndarray]:
+    """The images as float64; raises ValueError for others than images [..., H, W, C] of one size."""
+    images = [np.asarray(value, np.float64) for value in images]
+    a, b = (value.shape for value in images)
+    if len(a) < 3 or a[-3:] != b[-3:] or 0 in a[-3:]:
+        raise ValueError(f"images have sizes {a[-3:]} and {b[-3:]}; expected the same [H, W, C]")
+    np.broadcast_shapes(a[:-3], b[:-3])
+    return images
 
 
 def graph_ssim(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
@@ -80,22 +90,24 @@ def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Raises ValueError for images that differ in size.
     """
-    if np.shape(a)[-3:] != np.shape(b)[-3:]:
-        raise ValueError(f"images have sizes {np.shape(a)[-3:]} and {np.shape(b)[-3:]}; expected the same [H, W, C]")
+    a, b = _images(a, b)
     with np.errstate(divide="ignore"):
-        return -10 * np.log10(np.mean((np.asarray(a, np.float64) - b) ** 2, (-3, -2, -1)))
+        return -10 * np.log10(np.mean((a - b) ** 2, (-3, -2, -1)))
 
 
 # Videos -------------------------------------------------------------------------------------------------------------
 
 
 def _check_rows(rows: Rows, n_past: int) -> None:
+    if not isinstance(rows, dict):
+        raise TypeError(f"rows are {short(rows)}; expected a dictionary of videos by their titles")
     shapes = {title: np.shape(video) for title, video in rows.items()}
-    if not shapes or len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) != 4:
-        raise ValueError(f"rows have shapes {shapes}; expected one or more videos of the same shape [T, H, W, C]")
-    frames = next(iter(shapes.values()))[0]
-    if not 0 <= n_past <= frames:
-        raise ValueError(f"n_past is {n_past}; expected 0 to {frames}, the frames of a row")
+    shape = next(iter(shapes.values()), ())
+    if len(set(shapes.values())) > 1 or len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
+        raise ValueError(f"rows have shapes {shapes}; expected one or more videos of the same shape [T, H, W, 1 or 3]")
+    if kinds := {str(np.asarray(video).dtype) for video in rows.values() if np.asarray(video).dtype.kind not in "biuf"}:
+        raise ValueError(f"rows hold {', '.join(sorted(kinds))}; expected numbers")
+    check_whole(0, shape[0], n_past=n_past)
 
 
 def _border(title: str, frame: int, n_past: int) -> dict:
@@ -164,6 +176,8 @@ def save_gif(path: str | pathlib.Path, rows: Rows, n_past: int, frames_per_secon
     Raises ValueError for rows of different shapes.
     """
     _check_rows(rows, n_past)
+    if not 0 < frames_per_second < 1000:
+        raise ValueError(f"frames_per_second is {frames_per_second}; expected a number above 0")
     columns = min(len(rows), 5)
     lines = -(-len(rows) // columns)
     fig, axes = plt.subplots(lines, columns, figsize=(1.3 * columns, 1.5 * lines + 0.3), squeeze=False, dpi=90)
