@@ -104,7 +104,9 @@ def _check_rows(rows: Rows, n_past: int) -> None:
     shapes = {title: np.shape(video) for title, video in rows.items()}
     shape = next(iter(shapes.values()), ())
     if len(set(shapes.values())) > 1 or len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
-        raise ValueError(f"rows have shapes {shapes}; expected one or more videos of the same shape [T, H, W, 1 or 3]")
+        raise ValueError(
+            f"rows have shapes {shapes}; expected one or more videos of the same shape [T, H, W, C], C being 1 or 3"
+        )
     if kinds := {str(np.asarray(video).dtype) for video in rows.values() if np.asarray(video).dtype.kind not in "biuf"}:
         raise ValueError(f"rows hold {', '.join(sorted(kinds))}; expected numbers")
     check_whole(0, shape[0], n_past=n_past)
