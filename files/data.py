@@ -34,6 +34,7 @@ def make_dataset(
     indices: bool = False,
     trajectories: bool = False,
     whole: bool = False,
+    share: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Batches of video [B, T, H, W, C], float32 in [0, 1].
 
@@ -44,7 +45,9 @@ def make_dataset(
     (float64 [B, T, D, 2], row and column of the digit's upper left corner in pixels), `velocity` (float64, the same
     shape, pixels per frame, as it is after the frame's bounces), `bounced` (bool [B, T, D]) and `digit` (uint8
     [B, D, S, S]).
-    `whole` takes all videos of a file that isn't divided into splits.
+    `whole` takes all videos of a file that isn't divided into splits. `share`, from
+    `tf.distribute.Strategy.distribute_datasets_from_function`, makes only what this worker's replicas take of each
+    batch, in batches for one replica.
 
     Raises ValueError for an unknown dataset or split and for data that can't be used; FileNotFoundError for a file
     that isn't there.
@@ -60,7 +63,15 @@ def make_dataset(
     draw, render, length = source(config, split, n_frames, seed if split == "train" else 0)
 
     stop = start + count if count else (np.iinfo(np.int64).max if split == "train" else length)
-    sequences = tf.data.Dataset.range(start, stop).map(lambda i: (draw(i), i), num_parallel_calls=AHEAD)
+    numbers = tf.data.Dataset.range(start, stop)
+    if share is not None and share.num_input_pipelines > 1:
+        numbers = numbers.batch(batch_size // share.num_input_pipelines)
+        numbers = numbers.shard(share.num_input_pipelines, share.input_pipeline_id).unbatch()
+        if count is None and split == "train":
+            numbers = numbers.repeat()  # says that it never ends: workers needn't ask each other in each step
+    if share is not None:
+        batch_size = share.get_per_replica_batch_size(batch_size)
+    sequences = numbers.map(lambda i: (draw(i), i), num_parallel_calls=AHEAD)
     batches = sequences.batch(batch_size, num_parallel_calls=AHEAD)
     shape = [None, n_frames, config.image_size, config.image_size, config.channels]
 

@@ -9,6 +9,8 @@ import sys
 import keras
 import tensorflow as tf
 
+from files.hosts import workers_strategy
+
 try:
     import resource
 except ImportError:  # Windows has none
@@ -16,7 +18,9 @@ except ImportError:  # Windows has none
 
 
 def device_strategy() -> tf.distribute.Strategy:
-    """A replica for each GPU, if there are several."""
+    """A replica for each GPU of each worker (files/hosts.py), if there are several; to be called before all else."""
+    if (workers := workers_strategy()) is not None:
+        return workers
     several = len(tf.config.list_physical_devices("GPU")) > 1
     return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
 
