@@ -4,7 +4,6 @@ They take the same steps. The first one alone reads and writes states, logs and 
 what it has read, so that they need no folder in common.
 """
 
-import functools
 import json
 import os
 from collections.abc import Callable
@@ -15,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 
 
-@functools.cache
 def workers_strategy() -> tf.distribute.Strategy | None:
     """A replica for each GPU of each worker that TF_CONFIG names, or that SLURM has started; None if there is but one.
 
