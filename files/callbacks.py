@@ -113,7 +113,8 @@ def duration(seconds: float) -> str:
 class Save(keras.callbacks.Callback):
     """Saves the training state, the logs, and the weights if the validation loss is the lowest so far.
 
-    That is after each epoch, within one when `minutes` have passed, and when training is told to stop.
+    That is after each epoch, within one when `minutes` have passed, and when training is told to stop. Several workers
+    do it after the same step, which they agree on after each; the first one writes.
     """
 
     def __init__(
@@ -138,12 +139,21 @@ class Save(keras.callbacks.Callback):
         """Saves within an epoch; raises Stopped."""
         progress = self.progress
         progress.step, progress.rate = self.first_step + batch + 1, self.recipe.learning_rate_in(progress.epoch)
-        due = time.monotonic() - self.saved > 60 * self.minutes
-        if progress.step < self.recipe.steps_per_epoch and (due or self.stop):
+        if self._agree() and progress.step < self.recipe.steps_per_epoch:
             self._write()
+
+    def _agree(self) -> bool:
+        """Whether to save, for all workers: the clock is the first one's, and whoever is told to stop stops all."""
+        workers = self.state.workers
+        due = workers.first and time.monotonic() - self.saved > 60 * self.minutes
+        due, stops = workers.sum(np.array([due, self.stop is not None], np.int32))
+        if stops and not self.stop:
+            self.stop = "another worker"
+        return bool(due or stops)
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves an epoch; raises Stopped."""
+        self._agree()
         progress = self.progress
         progress.epoch, progress.step = epoch + 1, 0
         row = {name: float(value) for name, value in sorted(logs.items())}
@@ -157,10 +167,11 @@ class Save(keras.callbacks.Callback):
     def _write(self, best: bool = False) -> None:
         """The state first: the weights and the logs are written again by a resume."""
         prefix = self.state.write()
-        if best:
-            self.model.save_weights_to(self.folder)
-        self.progress.write_logs(self.results)
-        self.state.keep_two()
+        if self.state.workers.first:
+            if best:
+                self.model.save_weights_to(self.folder)
+            self.progress.write_logs(self.results)
+            self.state.keep_two()
         self.saved = time.monotonic()
         if self.stop:
             raise Stopped(

@@ -216,6 +216,9 @@ class Recipe(Settings):
     teacher_forcing: Share = 1.0
     """Probability that a frame after the past is fed as it is in training, as in the paper; below 1 this is scheduled
     sampling (files/scheduled_sampling.py), and batch norm keeps the statistics of `start_from`."""
+    sync_batch_norm: bool = False
+    """Batch norm takes its statistics over all devices, so that their number makes no difference. Off as usual: each
+    device's are those of its own share, which needs no waiting for the others in each layer."""
     val_sequences: Count = 500
     """Held-out sequences evaluated after each epoch."""
     seed: Seed = 0
@@ -253,6 +256,9 @@ class Machine(Settings):
     fast GPU."""
     recompute: bool = False
     """Recompute the convolutional activations in the backward pass: half of the memory, more time."""
+    accumulate: Count = 1
+    """Small batches, one after the other, whose gradients make a step: so much less memory. Batch norm takes the
+    statistics of each, as it does of each of several devices' shares."""
     save_minutes: Positive = 10.0
     """Save the training state within an epoch, too, when so many minutes have passed."""
     store: str | None = None

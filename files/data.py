@@ -41,6 +41,7 @@ def make_dataset(
     trajectories: bool = False,
     whole: bool = False,
     store: str | pathlib.Path | None = None,
+    share: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Batches of video [B, T, H, W, C], float32 in [0, 1].
 
@@ -53,7 +54,8 @@ def make_dataset(
     shape, pixels per frame, as it is after the frame's bounces), `bounced` (bool [B, T, D]) and `digit` (uint8
     [B, D, S, S]).
     `whole` takes all videos of data that isn't divided into splits. Videos are decoded to the folder `store`, by
-    default one beside them.
+    default one beside them. `share`, from `tf.distribute.Strategy.distribute_datasets_from_function`, makes only what
+    this worker's replicas take of each batch, in batches for one replica.
 
     Raises ValueError for an unknown split and for data that can't be used; FileNotFoundError for an unknown dataset or
     a path that isn't there.
@@ -75,7 +77,15 @@ def make_dataset(
     stop = start + count if count else (np.iinfo(np.int64).max if split == "train" else length)
     if split != "train" and config.data not in MOVING_MNIST:
         stop = min(stop, length)
-    sequences = tf.data.Dataset.range(start, stop).map(lambda i: (draw(i), i), num_parallel_calls=AHEAD)
+    numbers = tf.data.Dataset.range(start, stop)
+    if share is not None and share.num_input_pipelines > 1:
+        numbers = numbers.batch(batch_size // share.num_input_pipelines)
+        numbers = numbers.shard(share.num_input_pipelines, share.input_pipeline_id).unbatch()
+        if count is None and split == "train":
+            numbers = numbers.repeat()  # says that it never ends: workers needn't ask each other in each step
+    if share is not None:
+        batch_size = share.get_per_replica_batch_size(batch_size)
+    sequences = numbers.map(lambda i: (draw(i), i), num_parallel_calls=AHEAD)
     batches = sequences.batch(batch_size, num_parallel_calls=AHEAD)
     shape = [None, n_frames, config.image_size, config.image_size, config.channels]
 

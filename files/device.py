@@ -1,6 +1,7 @@
 """What this runs on: devices, the line that says so, and the hardware that a figure belongs to."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import platform
@@ -9,14 +10,19 @@ import sys
 import keras
 import tensorflow as tf
 
+from files.hosts import workers_strategy
+
 try:
     import resource
 except ImportError:  # Windows has none
     resource = None
 
 
+@functools.cache  # TensorFlow takes the collective operations of a second one for those of the first
 def device_strategy() -> tf.distribute.Strategy:
-    """A replica for each GPU, if there are several."""
+    """A replica for each GPU of each worker (files/hosts.py), if there are several; to be called before all else."""
+    if (workers := workers_strategy()) is not None:
+        return workers
     several = len(tf.config.list_physical_devices("GPU")) > 1
     return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
 

@@ -14,10 +14,12 @@ import tensorflow as tf
 
 from files.checks import check_whole, sentence, short
 from files.config import Config
+from files.hosts import several_workers
 from files.models import Decoder, Encoder, FramePredictor, GaussianLSTM, StandardNormal
+from files.ops import replicas
 from files.state import SUFFIXES, UNREADABLE, all_finite, training_states, write_checkpoint
 
-# The second half of a noise seed; training step k of replica r has a number above 0 of its own.
+# The second half of a noise seed; each training step has a number above 0 of its own.
 FIXED, POSTERIOR, PRIOR = 0, -1, -2
 
 MAX_COUNT = 1_000_000  # of frames or samples in one call
@@ -29,8 +31,11 @@ class SVG(keras.Model):
     """Stochastic video generation with a learned prior (SVG-LP), a fixed one (SVG-FP) or no latent at all.
 
     Train it with `compile` and `fit` on batches of video [B, T, H, W, C]; see `files/train.py`. `precision` is Keras's
-    dtype policy of the convolutional nets, `recompute` saves memory in training, `seed` is that of the noise.
+    dtype policy of the convolutional nets, `recompute` saves memory in training, `seed` is that of the noise. On
+    several replicas the optimizer has to be the `Adam` of this module.
     """
+
+    accumulate = 1  # small batches in a training step
 
     def __init__(self, config: Config, precision: str = "float32", recompute: bool = False, seed: int = 0):
         if not isinstance(config, Config):
@@ -126,23 +131,56 @@ class SVG(keras.Model):
         """N(0, 1) [T-1, B, z] for x [T, B, ...]: that given, [B, T-1, z], or drawn."""
         time, batch = keras.ops.shape(x)[:2]
         if posterior_noise is None:
-            return tf.random.stateless_normal([time - 1, batch, self.z_dim], self.noise_seed(training))
+            return self.drawn(tf.random.stateless_normal, [time - 1, batch, self.z_dim], 1, training)
         return time_major(tf.convert_to_tensor(posterior_noise))
 
-    def noise_seed(self, training: bool) -> tf.Tensor:
-        """Two numbers that, in training, no other step or replica has: a resumed run draws the same noise again."""
-        stream = tf.constant(FIXED, tf.int64)
-        optimizer, replica = getattr(self, "optimizer", None), tf.distribute.get_replica_context()
-        if training and optimizer is not None and replica is not None:
-            draws_before = tf.cast(optimizer.iterations, tf.int64) * replica.num_replicas_in_sync
-            stream = 1 + draws_before + tf.cast(replica.replica_id_in_sync_group, tf.int64)
-        return tf.stack([tf.constant(self.seed, tf.int64), stream])
+    def drawn(self, draw, shape: list, axis: int, training: bool, seed_offset: int = 0) -> tf.Tensor:
+        """Random numbers of this shape; sequences are along `axis`.
+
+        In training they are this replica's share of those for the whole step, so that the number of replicas makes no
+        difference; no other step has the same, and a resumed run draws them again.
+        """
+        stream, optimizer = tf.constant(FIXED, tf.int64), getattr(self, "optimizer", None)
+        if training and optimizer is not None and tf.distribute.get_replica_context() is not None:
+            stream = 1 + tf.cast(optimizer.iterations, tf.int64)
+        seed = tf.stack([tf.constant(self.seed + seed_offset, tf.int64), stream])
+        if not training or replicas() == 1:
+            return draw(shape, seed)
+        batch = shape[axis]
+        whole = draw([*shape[:axis], replicas() * batch, *shape[axis + 1 :]], seed)
+        before = tf.distribute.get_replica_context().replica_id_in_sync_group * batch
+        return tf.gather(whole, before + tf.range(batch), axis=axis)
 
     # Training and validation: what Keras's `fit` and `evaluate` call ------------------------------------------------
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> tf.Tensor:
         """The loss that `call` returned, as this replica's share: gradients are summed over replicas."""
         return y_pred["loss"] / tf.distribute.get_strategy().num_replicas_in_sync
+
+    def train_step(self, data) -> dict[str, tf.Tensor]:
+        """A step of the optimizer on the gradient of the whole batch, which `accumulate` small batches add up to."""
+        video, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        draws = self.step_draws(tf.shape(video)[0], video.shape[1])
+        parts = tf.nest.map_structure(lambda value: tf.split(value, self.accumulate), {"video": video, **draws})
+        total = []
+        for k in range(self.accumulate):
+            with tf.control_dependencies(total):  # one after the other, or they'd need the memory of all
+                part = {name: tf.identity(values[k]) for name, values in parts.items()}
+            with tf.GradientTape() as tape:
+                y_pred = self(part.pop("video"), training=True, **part)
+                loss = self.optimizer.scale_loss(self.compute_loss(y_pred=y_pred) / self.accumulate)
+            gradients = tape.gradient(loss, self.trainable_weights)
+            total = [a + b for a, b in zip(total, gradients, strict=True)] if total else gradients
+            logs = self.compute_metrics(None, None, y_pred)
+        if replicas() > 1:  # before loss scaling and clipping look at it
+            total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, total)
+        self.optimizer.apply_gradients(zip(total, self.trainable_weights, strict=True))
+        return logs
+
+    def step_draws(self, batch: tf.Tensor, time: int) -> dict[str, tf.Tensor]:
+        """The random numbers that `call` takes for this replica's `batch` sequences of a training step."""
+        noise = self.drawn(tf.random.stateless_normal, [time - 1, batch, self.z_dim], 1, True)
+        return {"posterior_noise": time_major(noise)}
 
     def test_step(self, data) -> dict[str, tf.Tensor]:
         """The ELBO of video, or of (video, index): then a sequence's noise is a function of its index [B] alone."""
@@ -179,7 +217,13 @@ class SVG(keras.Model):
         """The running means after one more batch, in which every sequence counts the same."""
         for name, mean in means.items():
             self.trackers[name].update_state(mean, sample_weight=batch)
-        return self.get_metrics_result()
+        result = self.get_metrics_result()
+        if several_workers(tf.distribute.get_strategy()):  # Keras takes the mean along an axis
+            return {name: tf.reshape(value, [1]) for name, value in result.items()}
+        return result
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
+        """Nothing is left to build; Keras would take a mean over replicas that fails for pairs on several workers."""
 
     def get_config(self):
         """Keras's own file formats are refused, with a ValueError: there is one way to save a model."""
@@ -365,6 +409,17 @@ def refuse_ways_out(folder: pathlib.Path) -> None:
             raise ValueError(f"{path} is a link that leads out of {folder}; put a copy there instead")
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise ValueError(f"{path} is no regular file")
+
+
+class Adam(keras.optimizers.Adam):
+    """Keras's, for gradients that `SVG.train_step` has summed over replicas.
+
+    Keras sums them after it has clipped them, and after loss scaling has looked for what isn't finite: each replica's
+    by itself, so that the step would depend on the number of replicas.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return list(grads_and_vars)
 
 
 def check_video(

@@ -28,14 +28,23 @@ def has_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
+def replicas() -> int:
+    """How many train together, where this runs in one of them."""
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
+
+
 # Convolutional layers ----------------------------------------------------------------------------------------------
 
 
 class BatchNorm(layers.BatchNormalization):
     """Batch norm on TensorFlow's fused kernel; Keras 3 composes it from several passes over the data.
 
-    The moving variance is that of the unbiased estimate, as in PyTorch.
+    The moving variance is that of the unbiased estimate, as in PyTorch. With `synchronized`, replicas that train
+    together share their statistics.
     """
+
+    synchronized = False
 
     def __init__(self, **kwargs):
         super().__init__(momentum=0.9, epsilon=1e-5, gamma_initializer=initializers.RandomNormal(1.0, 0.02), **kwargs)
@@ -45,6 +54,17 @@ class BatchNorm(layers.BatchNormalization):
 
         In training mode the moving statistics follow the batches; one that comes `again` has been counted.
         """
+        if training and self.synchronized and replicas() > 1:
+            y, mean, variance = self.normalise_together(x)
+        else:
+            y, mean, variance = self.normalise(x, training)
+        if training and not again:
+            self.moving_mean.assign(self.momentum * self.moving_mean + (1 - self.momentum) * mean)
+            self.moving_variance.assign(self.momentum * self.moving_variance + (1 - self.momentum) * variance)
+        return y
+
+    def normalise(self, x: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """By the kernel: y, and the mean and the unbiased variance of x."""
         shape = keras.ops.shape(x)
         folded = tf.reshape(x, [-1, 1, 1, x.shape[-1]]) if x.shape.rank == 2 else x
         empty = tf.zeros([0])
@@ -57,10 +77,19 @@ class BatchNorm(layers.BatchNormalization):
             epsilon=self.epsilon,
             is_training=training,
         )
-        if training and not again:
-            self.moving_mean.assign(self.momentum * self.moving_mean + (1 - self.momentum) * mean)
-            self.moving_variance.assign(self.momentum * self.moving_variance + (1 - self.momentum) * variance)
-        return tf.reshape(y, shape)
+        return tf.reshape(y, shape), mean, variance
+
+    def normalise_together(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """As `normalise` in training, with the statistics of all replicas' x, which have the same size."""
+        wide = tf.cast(x, tf.float32)
+        axes = list(range(x.shape.rank - 1))
+        moments = tf.stack([tf.reduce_mean(wide, axes), tf.reduce_mean(tf.square(wide), axes)])
+        context = tf.distribute.get_replica_context()
+        mean, square = tf.unstack(context.all_reduce(tf.distribute.ReduceOp.SUM, moments) / replicas())
+        variance = square - tf.square(mean)
+        y = (wide - mean) * tf.math.rsqrt(variance + self.epsilon) * self.gamma + self.beta
+        count = tf.cast(replicas() * tf.size(x) // x.shape[-1], tf.float32)
+        return tf.cast(y, x.dtype), mean, variance * count / (count - 1)
 
 
 class Conv(Layer):

@@ -39,13 +39,19 @@ class ScheduledSamplingSVG(SVG):
         """
         x = time_major(video)  # [T, B, H, W, C]
         if coins is None:
-            seed = self.noise_seed(training) + tf.constant([COINS, 0], tf.int64)
-            coins = tf.random.stateless_uniform([tf.shape(x)[1], x.shape[0]], seed)
+            coins = self._coins(tf.shape(x)[1], x.shape[0], training)
         is_true = tf.transpose(coins)[:, :, None, None, None] < self.teacher_forcing
         h, skips, q, z = self.observe(x, self._noise(x, training, posterior_noise), training=False)
         h_fed, skips = self.with_own_frames(x, h, skips, z, is_true)
         p, h_pred, x_pred = self.predict(h_fed, skips, z, training=False)
         return self.elbo(x, h, q, p, h_pred, x_pred)
+
+    def _coins(self, batch: tf.Tensor, time: int, training: bool) -> tf.Tensor:
+        return self.drawn(tf.random.stateless_uniform, [batch, time], 0, training, COINS)
+
+    def step_draws(self, batch: tf.Tensor, time: int) -> dict[str, tf.Tensor]:
+        """As in `SVG`, and the coins."""
+        return {**super().step_draws(batch, time), "coins": self._coins(batch, time, training=True)}
 
     def held_out_draws(self, index: tf.Tensor, time: int) -> dict[str, tf.Tensor]:
         """As in `SVG`, and the coins."""

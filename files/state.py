@@ -17,6 +17,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from files.durable import move, replacing
+from files.hosts import Workers
 
 # What TensorFlow raises for a checkpoint that is missing, torn or of another shape.
 UNREADABLE = (tf.errors.OpError, ValueError, AssertionError, IndexError, KeyError, TypeError, DecodeError)
@@ -94,8 +95,9 @@ class ProgressInCheckpoint(tf.train.experimental.PythonState):
 class TrainingState:
     """The states of one run under `folder`: two of them and that before the decay are kept."""
 
-    def __init__(self, folder: pathlib.Path, model: keras.Model, progress: Progress):
+    def __init__(self, folder: pathlib.Path, model: keras.Model, progress: Progress, workers: Workers | None = None):
         self.folder, self.model = folder, model
+        self.workers = workers or Workers(tf.distribute.get_strategy())
         self.stored = ProgressInCheckpoint(progress)
         # Loss scaling wraps Adam: unwrapped, a state fits every precision.
         self.scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -114,7 +116,7 @@ class TrainingState:
         return [variable for metric in self.model.metrics for variable in metric.variables]
 
     def write(self, suffix: str = "") -> pathlib.Path:
-        """Writes the state under the number of its step, and returns its prefix.
+        """Writes the state under the number of its step, and returns its prefix; the first worker does, all call this.
 
         Raises FloatingPointError when a weight isn't finite, and writes nothing.
         """
@@ -123,9 +125,10 @@ class TrainingState:
             raise FloatingPointError(f"after step {progress.steps} there are weights that are no finite numbers")
         progress.loss_scale = [float(variable.numpy()) for variable in self._loss_scale()]
         progress.running = [float(variable.numpy()) for variable in self._running()] if progress.step else []
-        self.folder.mkdir(parents=True, exist_ok=True)
         prefix = self.folder / f"step-{progress.steps}{suffix}"
-        write_checkpoint(self.checkpoint, prefix)
+        if self.workers.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_checkpoint(self.checkpoint, prefix)
         return prefix
 
     def read(self, prefix: pathlib.Path) -> None:

@@ -3,9 +3,12 @@
 import contextlib
 import dataclasses
 import pathlib
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from files.callbacks import SampleVideos, Save, StopOnNaN, TellTime, stop_at_the_next_step
@@ -13,7 +16,9 @@ from files.config import Config, Machine, Recipe
 from files.data import make_dataset, print_found
 from files.device import device_line, device_strategy
 from files.durable import only_process
-from files.model_svg import SVG
+from files.hosts import Workers
+from files.model_svg import SVG, Adam
+from files.ops import BatchNorm
 from files.resume import resume
 from files.scheduled_sampling import ScheduledSamplingSVG
 from files.state import Progress, TrainingState
@@ -37,7 +42,8 @@ def train(
 
     Writes under `checkpoints`/`name` what `SVG.load` reads (the weights with the lowest validation loss), the recipe,
     and in `state/` the two newest training states and that before the decay; under `results`/`name` `losses.csv` (a row
-    per epoch), `ssim.csv` (per epoch and predicted frame) and `tensorboard/`. All GPUs there are share the batch.
+    per epoch), `ssim.csv` (per epoch and predicted frame) and `tensorboard/`. All GPUs there are share the batch, those
+    of other hosts included (files/hosts.py); then the first worker alone reads and writes all this.
     Returns the model with its latest weights.
 
     Raises ValueError for settings that don't go together, when the folder holds a run with other settings or no
@@ -46,25 +52,36 @@ def train(
     after saving, when it is told to stop.
     """
     machine, strategy = machine or Machine(), device_strategy()
+    workers = Workers(strategy)
     check_together(recipe, machine, strategy.num_replicas_in_sync)
     folder, results = run_folder(checkpoints, name), run_folder(results, name)
     print_found(config, "train", "val", store=machine.store)
-    data = dict(batch_size=recipe.batch_size, seed=recipe.seed, store=machine.store)
-    validation = make_dataset(config, "val", count=recipe.val_sequences, indices=True, **data)
 
-    print(f"{folder}: {device_line(machine.precision, machine.jit_compile, strategy.num_replicas_in_sync)}")
+    def shared(split: str, **options) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+        options |= dict(batch_size=recipe.batch_size, seed=recipe.seed, store=machine.store)
+        return strategy.distribute_datasets_from_function(
+            lambda share: make_dataset(config, split, share=share, **options)
+        )
+
+    validation = shared("val", count=recipe.val_sequences, indices=True)
+    if workers.first:
+        print(f"{folder}: {device_line(machine.precision, machine.jit_compile, strategy.num_replicas_in_sync)}")
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
         model = build_model(config, recipe, machine)
-    with only_process(folder / "state" / "lock", f"training {folder}"):
-        state = TrainingState(folder / "state", model, Progress(dataclasses.asdict(config), dataclasses.asdict(recipe)))
+    state = TrainingState(
+        folder / "state", model, Progress(dataclasses.asdict(config), dataclasses.asdict(recipe)), workers
+    )
+
+    def begin() -> dict[str, Any]:
+        lock.enter_context(only_process(folder / "state" / "lock", f"training {folder}"))
         resume(folder, state, recipe)
         progress = state.progress
         if progress.epoch >= recipe.epochs:
             print(
                 f"{folder}: finished, nothing left to train: raise epochs above {progress.epoch} or choose another name"
             )
-            return model
+            return dataclasses.asdict(progress)
         if not progress.steps and recipe.start_from:
             start_from(SVG.load(recipe.start_from), model)
             print(f"{folder}: starting with the weights of {recipe.start_from}")
@@ -72,19 +89,34 @@ def train(
         recipe.save(folder / "recipe.json")
         results.mkdir(parents=True, exist_ok=True)
         progress.write_logs(results)
+        return dataclasses.asdict(progress)
+
+    with contextlib.ExitStack() as lock:
+        progress = state.stored.progress = Progress(**workers.led(begin))
+        workers.copy_from_first([*model.weights, *model.optimizer.variables])
+        if progress.epoch >= recipe.epochs:
+            return model
+        save = Save(folder, state, recipe, results, machine.save_minutes)
         callbacks = [
             keras.callbacks.LearningRateScheduler(lambda epoch, _: recipe.learning_rate_in(epoch)),
             StopOnNaN(),
-            SampleVideos(config, progress, results, machine.store),
-            keras.callbacks.TensorBoard(str(results / "tensorboard"), write_graph=False),
-            TellTime(recipe, progress),
-            Save(folder, state, recipe, results, machine.save_minutes),  # last: what it saves, the others have logged
         ]
+        if workers.first:
+            callbacks += [
+                SampleVideos(config, progress, results, machine.store),
+                keras.callbacks.TensorBoard(str(results / "tensorboard"), write_graph=False),
+                TellTime(recipe, progress),
+            ]
+        callbacks.append(save)  # last: what it saves, the others have logged
+        verbose = verbose if workers.first else 0
         options = dict(validation_data=validation, callbacks=callbacks, shuffle=False, verbose=verbose)
-        with stop_at_the_next_step(callbacks[-1]), advice(folder):
+        with stop_at_the_next_step(save), advice(folder), warnings.catch_warnings():
+            # A worker can't tell Keras for how many batches the held-out data lasts.
+            warnings.filterwarnings("ignore", "Your input ran out of data")
             while progress.epoch < recipe.epochs:
-                training = make_dataset(config, "train", start=progress.sequences, **data)
+                training = shared("train", start=progress.sequences)
                 fit_on(model, training, recipe, progress, **options)
+        workers.sum(np.zeros(1, np.int32))  # none leaves before the first has saved: it would count as crashed
     return model
 
 
@@ -95,10 +127,16 @@ def check_together(recipe: Recipe, machine: Machine, replicas: int) -> None:
             f"steps_per_execution is {machine.steps_per_execution}; expected a divisor of steps_per_epoch, "
             f"{recipe.steps_per_epoch}"
         )
-    if recipe.batch_size % replicas:
-        below = recipe.batch_size // replicas * replicas
-        fitting = f"{below} or {below + replicas}" if below else f"{replicas}"
-        raise ValueError(f"batch_size is {recipe.batch_size}; {replicas} devices share it evenly: take {fitting}")
+    shares = replicas * machine.accumulate
+    if recipe.batch_size % shares:
+        below = recipe.batch_size // shares * shares
+        fitting = f"{below} or {below + shares}" if below else f"{shares}"
+        sharing = [f"{replicas} devices"] * (replicas > 1) + [f"{machine.accumulate} small batches"] * (
+            machine.accumulate > 1
+        )
+        raise ValueError(
+            f"batch_size is {recipe.batch_size}; {' of '.join(reversed(sharing))} share it evenly: take {fitting}"
+        )
 
 
 def run_folder(parent: str | pathlib.Path, name: str) -> pathlib.Path:
@@ -115,8 +153,12 @@ def build_model(config: Config, recipe: Recipe, machine: Machine) -> SVG:
         model = ScheduledSamplingSVG(config, recipe.teacher_forcing, **options)
     else:
         model = SVG(config, **options)
+    model.accumulate = machine.accumulate
+    for layer in model._flatten_layers():
+        if isinstance(layer, BatchNorm):
+            layer.synchronized = recipe.sync_batch_norm
     model.compile(
-        optimizer=keras.optimizers.Adam(recipe.learning_rate, beta_1=recipe.beta_1, global_clipnorm=recipe.clip_norm),
+        optimizer=Adam(recipe.learning_rate, beta_1=recipe.beta_1, global_clipnorm=recipe.clip_norm),
         jit_compile=machine.jit_compile,
         steps_per_execution=machine.steps_per_execution,
     )

@@ -14,6 +14,12 @@ tf.config.set_logical_device_configuration(
 
 
 @pytest.fixture(scope="session")
+def two_devices() -> tf.distribute.Strategy:
+    """One for all tests: TensorFlow takes the collective operations of a second one for those of the first."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(scope="session")
 def tiny() -> Config:
     """A model that builds in a second."""
     return Config(width=4, g_dim=8, z_dim=3, rnn_size=16, n_past=3, n_future=3)

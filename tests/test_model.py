@@ -303,13 +303,12 @@ def test_xla_computes_the_same_step(tiny, random_video, teacher_forcing):
     assert by_xla.jit_compile
 
 
-def test_two_devices_on_the_same_video_take_the_step_of_one(tiny, random_video):
+def test_two_devices_on_the_same_video_take_the_step_of_one(tiny, random_video, two_devices):
     """Without noise and with the same half of the batch on both, the mean gradient is that of one half."""
     config = tiny.replace(prior="none")
     video = random_video(2, 6, 64, 64, 1)
     alone, alone_logs = one_step(config, video)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    both, logs = one_step(config, np.concatenate([video, video]), strategy)
+    both, logs = one_step(config, np.concatenate([video, video]), two_devices)
     np.testing.assert_allclose(logs["loss"], alone_logs["loss"], rtol=1e-5)
     for a, b in zip(alone.weights, both.weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)

@@ -471,19 +471,19 @@ def test_epochs_can_be_changed_whatever_the_learning_rates_were(training, capsys
 # Several devices ----------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_that_devices_dont_share_evenly_is_refused(training, monkeypatch):
-    monkeypatch.setattr("files.train.device_strategy", lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+def test_a_batch_that_devices_dont_share_evenly_is_refused(training, two_devices, monkeypatch):
+    monkeypatch.setattr("files.train.device_strategy", lambda: two_devices)
     run, folder = training
     with pytest.raises(ValueError, match="batch_size is 3; 2 devices share it evenly: take 2 or 4"):
         run(batch_size=3)
     assert not (folder / "run").exists()
 
 
-def test_two_devices_log_and_resume_as_one_does(training, monkeypatch):
+def test_two_devices_log_and_resume_as_one_does(training, two_devices, monkeypatch):
     """Of 5 held-out sequences in batches of 2, one device gets none of the last batch."""
     run, folder = training
     alone = run("alone", epochs=1, val_sequences=5, learning_rate=1e-9)
-    monkeypatch.setattr("files.train.device_strategy", lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    monkeypatch.setattr("files.train.device_strategy", lambda: two_devices)
     both = run("both", epochs=1, val_sequences=5, learning_rate=1e-9)
     logs = [pd.read_csv(folder / "results" / name / "losses.csv").iloc[0] for name in ("alone", "both")]
     for name in ("val_loss", "val_mse", "val_kld", "val_prior_sigma"):
