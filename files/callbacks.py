@@ -1,4 +1,4 @@
-"""What happens during training beside the steps: saving, sampling, stopping, and telling the time."""
+"""What happens during training beside the steps: saving, sampling, stopping, and showing the progress."""
 
 import contextlib
 import pathlib
@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from tqdm import tqdm
 
 from files.config import Config, Recipe
 from files.data import make_dataset
@@ -38,8 +40,9 @@ class StopOnNaN(keras.callbacks.Callback):
 class SampleVideos(keras.callbacks.Callback):
     """After each epoch: futures of the same held-out videos, their SSIM for `ssim.csv` and a film strip in TensorBoard.
 
-    `ssim.csv` has per epoch and predicted frame the best sample's SSIM (the best on average over time) and the mean of
-    all samples', both averaged over videos. The log gets `val_ssim`, the best averaged over frames.
+    `ssim.csv` has per epoch and predicted frame the best sample's SSIM (the best on average over time), the mean of
+    all samples' and that of an all-black frame, all averaged over videos. The log gets
+    `val_ssim`, the best averaged over frames.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class SampleVideos(keras.callbacks.Callback):
         super().__init__()
         self.config, self.progress, self.n_samples = config, progress, n_samples
         self.video = next(iter(make_dataset(config, "val", batch_size=n_videos, count=n_videos, store=store))).numpy()
+        self.black = ssim(future := self.video[:, config.n_past :], np.zeros_like(future)).mean(0)  # [T]
         self.writer = tf.summary.create_file_writer(str(results / "tensorboard" / "samples"))
 
     def on_epoch_end(self, epoch, logs=None):
@@ -64,11 +68,10 @@ class SampleVideos(keras.callbacks.Callback):
         best = scores.mean(-1).argmax(-1)  # [B]
         best_scores = np.take_along_axis(scores, best[:, None, None], 1)[:, 0].mean(0)  # [T]
         logs["val_ssim"] = float(best_scores.mean())
-        columns = zip(best_scores, scores.mean((0, 1)), strict=True)
-        self.progress.ssim += [
-            {"epoch": epoch, "frame": frame, "best": float(best), "mean": float(mean)}
-            for frame, (best, mean) in enumerate(columns, self.config.n_past + 1)
-        ]
+        rows = pd.DataFrame({"best": best_scores, "mean": scores.mean((0, 1)), "black": self.black})
+        rows.insert(0, "frame", range(self.config.n_past + 1, self.config.n_frames + 1))
+        rows.insert(0, "epoch", epoch)
+        self.progress.ssim += rows.astype({"best": float, "mean": float, "black": float}).to_dict("records")
         futures = {"ground truth": future[0], "best": samples[0, best[0]], "random": samples[0, -1]}
         figure = film_strip({title: np.concatenate([past[0], video]) for title, video in futures.items()}, len(past[0]))
         canvas = FigureCanvasAgg(figure)
@@ -77,37 +80,31 @@ class SampleVideos(keras.callbacks.Callback):
             tf.summary.image("samples", np.asarray(canvas.buffer_rgba())[None])
 
 
-class TellTime(keras.callbacks.Callback):
-    """Says once how long training will take, from the steps that follow the first call, which traces the graph."""
+class TellProgress(keras.callbacks.Callback):
+    """A bar with the time left, and a line for each epoch, both with the same four figures."""
 
-    def __init__(self, recipe: Recipe, progress: Progress, seconds: float = 5.0):
+    FIGURES = ("loss", "mse", "kld", "val_ssim")
+
+    def __init__(self, bar: tqdm, recipe: Recipe, progress: Progress):
         super().__init__()
-        self.steps_left, self.seconds, self.start = (
-            recipe.epochs * recipe.steps_per_epoch - progress.steps,
-            seconds,
-            None,
-        )
+        self.bar, self.recipe, self.progress = bar, recipe, progress
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Counts from the steps so far: an epoch may have begun before."""
+        self.first_step = self.progress.steps
+        self.bar.set_description_str(f"epoch {epoch + 1} of {self.recipe.epochs}")
 
     def on_train_batch_end(self, batch, logs=None):
-        """Measures, and says so."""
-        if self.start is None:
-            self.start = batch, time.perf_counter()
-        elif self.seconds and time.perf_counter() - self.start[1] > self.seconds:
-            step = (time.perf_counter() - self.start[1]) / (batch - self.start[0])
-            self.seconds = 0
-            print(f"\n{self.steps_left} steps of {step:.2g} s: done in about {duration(self.steps_left * step)}")
+        """Moves the bar."""
+        self.bar.set_postfix_str(self._figures(logs), refresh=False)
+        self.bar.update(self.first_step + batch + 1 - self.bar.n)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Steps are counted from 0 again."""
-        self.start = None
+        """Writes a line above the bar."""
+        self.bar.write(f"epoch {epoch + 1} of {self.recipe.epochs}: {self._figures(logs)}", file=self.bar.fp)
 
-
-def duration(seconds: float) -> str:
-    """In words."""
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds > 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    def _figures(self, logs: dict[str, float]) -> str:
+        return ", ".join(f"{name} {logs[name]:.3g}" for name in self.FIGURES if name in logs)
 
 
 class Save(keras.callbacks.Callback):

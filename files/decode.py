@@ -21,11 +21,12 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import av
-import keras
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 from av.video.reformatter import VideoReformatter
+
+from files.progress import progress_bar
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".wmv", ".webp")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -315,11 +316,10 @@ def _announced_frames(video: Video) -> int:
 def _decode_all(todo, form, targets, journal, path, progress) -> None:
     if progress:
         print(f"decoding {len(todo)} video{'s' * (len(todo) > 1)} to {path.parent}")
-    speed, frames, started = "frames/s", 0, time.monotonic()
-    bar = keras.utils.Progbar(len(todo), verbose=int(progress), stateful_metrics=[speed], unit_name="video")
+    frames, started = 0, time.monotonic()
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
-        with open(path, "a", encoding="utf-8") as log:
+        with open(path, "a", encoding="utf-8") as log, progress_bar(len(todo), shown=progress) as bar:
             work = {pool.submit(decode_video, video, form, targets[video.name]): video for video in todo}
             for future in concurrent.futures.as_completed(work):
                 video, (count, problem) = work[future], future.result()
@@ -327,7 +327,8 @@ def _decode_all(todo, form, targets, journal, path, progress) -> None:
                 log.write(json.dumps({"video": video.name, **journal[video.name]}) + "\n")
                 log.flush()
                 frames += count
-                bar.add(1, [(speed, round(frames / (time.monotonic() - started)))])
+                bar.set_postfix_str(f"{frames / (time.monotonic() - started):.0f} frames/s", refresh=False)
+                bar.update()
             os.fsync(log.fileno())
     finally:
         pool.shutdown(cancel_futures=True)

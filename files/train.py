@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from files.callbacks import SampleVideos, Save, StopOnNaN, TellTime, stop_at_the_next_step
+from files.callbacks import SampleVideos, Save, StopOnNaN, TellProgress, stop_at_the_next_step
 from files.config import Config, Machine, Recipe
 from files.data import make_dataset, print_found
 from files.device import device_line, device_strategy
@@ -19,6 +19,7 @@ from files.durable import only_process
 from files.hosts import Workers
 from files.model_svg import SVG, Adam
 from files.ops import BatchNorm
+from files.progress import progress_bar
 from files.resume import resume
 from files.scheduled_sampling import ScheduledSamplingSVG
 from files.state import Progress, TrainingState
@@ -32,7 +33,7 @@ def train(
     name: str = "my_run",
     checkpoints: str | pathlib.Path = "checkpoints",
     results: str | pathlib.Path = "results",
-    verbose: int | str = "auto",
+    verbose: bool = True,
 ) -> SVG:
     """Trains to `recipe.epochs`, or resumes the run called `name` where it stopped.
 
@@ -43,7 +44,8 @@ def train(
     Writes under `checkpoints`/`name` what `SVG.load` reads (the weights with the lowest validation loss), the recipe,
     and in `state/` the two newest training states and that before the decay; under `results`/`name` `losses.csv` (a row
     per epoch), `ssim.csv` (per epoch and predicted frame) and `tensorboard/`. All GPUs there are share the batch, those
-    of other hosts included (files/hosts.py); then the first worker alone reads and writes all this.
+    of other hosts included (files/hosts.py); then the first worker alone reads and writes all this. With `verbose` it
+    shows a progress bar, and a line per epoch.
     Returns the model with its latest weights.
 
     Raises ValueError for settings that don't go together, when the folder holds a run with other settings or no
@@ -101,16 +103,16 @@ def train(
             keras.callbacks.LearningRateScheduler(lambda epoch, _: recipe.learning_rate_in(epoch)),
             StopOnNaN(),
         ]
+        bar = progress_bar(recipe.epochs * recipe.steps_per_epoch, progress.steps, shown=verbose and workers.first)
         if workers.first:
             callbacks += [
                 SampleVideos(config, progress, results, machine.store),
                 keras.callbacks.TensorBoard(str(results / "tensorboard"), write_graph=False),
-                TellTime(recipe, progress),
+                TellProgress(bar, recipe, progress),
             ]
         callbacks.append(save)  # last: what it saves, the others have logged
-        verbose = verbose if workers.first else 0
-        options = dict(validation_data=validation, callbacks=callbacks, shuffle=False, verbose=verbose)
-        with stop_at_the_next_step(save), advice(folder), warnings.catch_warnings():
+        options = dict(validation_data=validation, callbacks=callbacks, shuffle=False, verbose=0)
+        with bar, stop_at_the_next_step(save), advice(folder), warnings.catch_warnings():
             # A worker can't tell Keras for how many batches the held-out data lasts.
             warnings.filterwarnings("ignore", "Your input ran out of data")
             while progress.epoch < recipe.epochs:

@@ -245,7 +245,8 @@ def plot_losses(csv_or_frame: str | pathlib.Path | pd.DataFrame) -> plt.Figure:
 def plot_ssim(csv_or_frame: str | pathlib.Path | pd.DataFrame) -> plt.Figure:
     """SSIM of sampled futures, of the best sample and of the mean one: over the epochs, and over time after the last.
 
-    The table has the columns epoch, frame (of the video, from 1), best and mean.
+    The table has the columns epoch, frame (of the video, from 1), best and mean, and black, the SSIM of a black frame,
+    unless it was made by an older version.
 
     Raises KeyError for a table without one of them.
     """
@@ -253,10 +254,12 @@ def plot_ssim(csv_or_frame: str | pathlib.Path | pd.DataFrame) -> plt.Figure:
     last = table[table["epoch"] == table["epoch"].max()]
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.2))
     plt.close(fig)
-    for name, color, line in (("best", BLUE, "-"), ("mean", RED, "--")):
+    curves = [("best", "best sample", BLUE, "-"), ("mean", "mean sample", RED, "--")]
+    curves += [("black", "all black", BLACK, ":")] * ("black" in table)
+    for name, label, color, line in curves:
         by_epoch = table.groupby("epoch")[name].mean()
-        axes[0].plot(by_epoch.index + 1, by_epoch, color=color, linestyle=line, marker=".", label=f"{name} sample")
-        axes[1].plot(last["frame"], last[name], color=color, linestyle=line, marker=".", label=f"{name} sample")
+        axes[0].plot(by_epoch.index + 1, by_epoch, color=color, linestyle=line, marker=".", label=label)
+        axes[1].plot(last["frame"], last[name], color=color, linestyle=line, marker=".", label=label)
     axes[0].set(xlabel="epoch", ylabel="SSIM, mean of predicted frames")
     axes[1].set(xlabel="frame of the video", ylabel=f"SSIM after epoch {last['epoch'].iloc[0] + 1}")
     for ax in axes:
