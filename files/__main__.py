@@ -9,6 +9,15 @@ from typing import Annotated, Literal
 import tyro
 
 from files.config import PRESETS, Config, Machine, Recipe, preset
+from files.data import prepare_data
+from files.evaluate import EvaluateOptions
+from files.evaluate import evaluate as run_evaluate
+from files.figures import FigureOptions, make_figures
+from files.import_checkpoint import ImportOptions
+from files.import_checkpoint import import_checkpoint as run_import
+from files.sample import SampleOptions
+from files.sample import sample as run_sample
+from files.train import train as run_train
 
 Flat = tyro.conf.arg(name="")  # a dataclass's fields as options of the command itself
 
@@ -20,17 +29,6 @@ def main(arguments: list[str]) -> None:
     early.add_argument("--preset", default="smmnist")
     chosen = early.parse_known_args(arguments)[0].preset
     defaults = preset(chosen)
-
-    # Imported late: TensorFlow takes seconds, and a mistyped preset should not.
-    from files.data import prepare_data
-    from files.evaluate import EvaluateOptions
-    from files.evaluate import evaluate as run_evaluate
-    from files.figures import FigureOptions, make_figures
-    from files.import_checkpoint import ImportOptions
-    from files.import_checkpoint import import_checkpoint as run_import
-    from files.sample import SampleOptions
-    from files.sample import sample as run_sample
-    from files.train import train as run_train
 
     app = tyro.extras.SubcommandApp()
 

@@ -31,3 +31,11 @@ def check_whole(least: int, most: int = 2**31 - 1, **values: Any) -> None:
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         if not whole or not least <= value <= most:
             raise ValueError(f"{name} is {short(value)}; expected a whole number from {least} to {most}")
+
+
+def check_number(least: float, most: float, **values: Any) -> None:
+    """Raises ValueError, naming it, for a value that is no number from `least` to `most`."""
+    for name, value in values.items():
+        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+        if not number or not least <= value <= most:
+            raise ValueError(f"{name} is {short(value)}; expected a number from {least:g} to {most:g}")

@@ -23,12 +23,13 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from files.checks import check_number
 from files.config import MOVING_MNIST, Config
 from files.data import make_dataset, open_data, print_found, simulate_futures
 from files.device import device_line, hardware, peak_memory
 from files.durable import only_process, replacing
 from files.folders import fingerprint
-from files.model_svg import SVG, gaussian_kl
+from files.model_svg import MAX_TEMPERATURE, SVG, gaussian_kl
 from files.ops import has_gpu
 from files.scores import METRICS, REFERENCES, Scores, frame_table, quality, sequence_table, table_rows
 from files.train import run_folder
@@ -50,7 +51,7 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyErr
 class EvaluateOptions:
     """What to evaluate, and on what; the defaults are the published protocol for Stochastic Moving MNIST.
 
-    Raises ValueError, naming the field, for a count below 1.
+    Raises ValueError, naming the field, for a count below 1 or a temperature below 0.
     """
 
     checkpoint: pathlib.Path
@@ -74,6 +75,9 @@ class EvaluateOptions:
     """Posterior samples of the importance-weighted bound."""
     seed: int = 0
     """Seed of the noise."""
+    temperature: float = 1.0
+    """Factor on the prior's sigma: below 1 the samples differ less. Results of another temperature go to a folder of
+    their own."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Precision of the convolutional nets, whatever that of training was."""
     batch_size: int = 4
@@ -87,12 +91,14 @@ class EvaluateOptions:
         for name in ("n_future", "n_samples", "n_sequences", "n_importance", "batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        check_number(0, MAX_TEMPERATURE, temperature=self.temperature)
 
     @property
     def folder(self) -> pathlib.Path:
-        """Where the results go: one folder for each checkpoint, data set and split."""
+        """Where the results go: one folder for each checkpoint, data set, split and temperature."""
         words = [] if self.data is None else [data_label(self.data)]
         words += [] if self.split == "test" else [self.split]
+        words += [] if self.temperature == 1 else [f"temperature-{self.temperature:g}"]
         return run_folder(self.results, self.checkpoint.resolve().name if self.name is None else self.name).joinpath(
             *words
         )
@@ -154,6 +160,7 @@ def write_results(model: SVG, config: Config, options: EvaluateOptions, scores: 
         "n_past": config.n_past,
         "n_future": options.n_future,
         "seed": options.seed,
+        "temperature": options.temperature,
         **quality(rows, scores, per_sequence, config.n_past),
         "variance": variance,
         "n_importance": options.n_importance,
@@ -295,6 +302,7 @@ def score_batch(
         options.n_samples,
         posterior_noise=noise(options.seed, indices, 0, (options.n_samples, n_past - 1, latents)),
         prior_noise=noise(options.seed, indices, 1, (options.n_samples, options.n_future, latents)),
+        temperature=options.temperature,
     )
     if not bool(tf.reduce_all(tf.math.is_finite(samples))):
         raise ValueError(f"samples of sequences {start} to {indices[-1]} are no finite numbers: the weights are broken")
@@ -458,7 +466,7 @@ def run_hash(config: Config, options: EvaluateOptions, weights: str) -> str:
     """Names the parts of a run: another model, test set or noise don't continue it, nor does another code."""
     same = {
         name: getattr(options, name)
-        for name in ("data", "split", "n_future", "n_samples", "n_importance", "seed", "precision")
+        for name in ("data", "split", "n_future", "n_samples", "n_importance", "seed", "temperature", "precision")
     }
     same |= {"config": dataclasses.asdict(config), "weights": weights}
     same["code"] = pathlib.Path(__file__).read_text()  # it decides which scores a part holds

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from files.checks import check_whole, sentence, short
+from files.checks import check_number, check_whole, sentence, short
 from files.config import Config
 from files.hosts import several_workers
 from files.models import Decoder, Encoder, FramePredictor, GaussianLSTM, StandardNormal
@@ -23,6 +23,7 @@ from files.state import SUFFIXES, UNREADABLE, all_finite, training_states, write
 FIXED, POSTERIOR, PRIOR = 0, -1, -2
 
 MAX_COUNT = 1_000_000  # of frames or samples in one call
+MAX_TEMPERATURE = 1000.0
 
 Gaussian = tuple[tf.Tensor, tf.Tensor]  # mu and log sigma^2, each [T-1, B, z]
 
@@ -243,18 +244,21 @@ class SVG(keras.Model):
         seed: int | None = None,
         posterior_noise: tf.Tensor | None = None,
         prior_noise: tf.Tensor | None = None,
+        temperature: float = 1.0,
     ) -> tf.Tensor:
         """Samples futures of `past` [B, n_past, H, W, C] -> [B, N, n_future, H, W, C], float32 in [0, 1].
 
         While the past lasts, z is drawn from the posterior; from then on from the prior, and predicted frames are fed
         back (paper, section 3.1). Batch norm is in evaluation mode. The same seed gives the same videos; None draws a
         new seed. Noise, where given, is N(0, 1), float32: `posterior_noise` [B, N, n_past-1, z],
-        `prior_noise` [B, N, n_future, z].
+        `prior_noise` [B, N, n_future, z]. `temperature`, at least 0, is a factor on the prior's sigma: below 1 the
+        futures of a video differ less, and at 0 each z is the prior's mean; the paper's samples have 1.
 
-        Raises ValueError for a bad video, or counts or noise that don't fit.
+        Raises ValueError for a bad video, or counts, noise or a temperature that don't fit.
         """
         check_whole(1, MAX_COUNT, n_future=n_future, n_samples=n_samples)
         check_whole(-(2**63), 2**63 - 1, seed=0 if seed is None else seed)
+        check_number(0, MAX_TEMPERATURE, temperature=temperature)
         past = np.asarray(past)
         check_video(past, self.config, exactly=self.config.n_past)
         seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
@@ -268,7 +272,7 @@ class SVG(keras.Model):
         return self._generate(
             tf.convert_to_tensor(past),
             noise(posterior_noise, "posterior_noise", past.shape[1] - 1, POSTERIOR),
-            noise(prior_noise, "prior_noise", n_future, PRIOR),
+            float(temperature) * noise(prior_noise, "prior_noise", n_future, PRIOR),
         )
 
     @tf.function(reduce_retracing=True)

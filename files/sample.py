@@ -34,6 +34,8 @@ class SampleOptions:
     """Folder for decoded videos; by default DATA.frames beside the data."""
     seed: int = 0
     """Seed of the noise; the same seed gives the same futures."""
+    temperature: float = 1.0
+    """Factor on the prior's sigma: below 1 the futures differ less."""
     out: pathlib.Path = pathlib.Path("figs/samples.gif")
     """File to write: .gif (animation), .png (film strip) or .npz (arrays `truth` and `samples`)."""
 
@@ -49,7 +51,9 @@ def sample(options: SampleOptions) -> np.ndarray:
     n_past, n_future = model.config.n_past, options.n_future or model.config.n_future
     print(f"{options.checkpoint}: {device_line('float32')}")
     truth = read_video(model.config, options, n_future)
-    samples = model.generate(truth[None, :n_past], n_future, options.n_samples, options.seed).numpy()[0]
+    samples = model.generate(
+        truth[None, :n_past], n_future, options.n_samples, options.seed, temperature=options.temperature
+    ).numpy()[0]
 
     options.out.parent.mkdir(parents=True, exist_ok=True)
     # A video that ends before the prediction does has no row of its own: there is no truth to compare with.

@@ -277,11 +277,12 @@ def test_splits_and_data_sets_have_folders_of_their_own(results, options, tmp_pa
     assert part.exists()
     shutil.rmtree(part.parent)
     folders = {
-        dataclasses.replace(options, data=data, split=split).folder
+        dataclasses.replace(options, data=data, split=split, temperature=temperature).folder
         for data in (None, "smmnist_srvp", "a/videos.npy", "b/videos.npy")
         for split in ("val", "test")
+        for temperature in (1, 0.5)
     }
-    assert len(folders) == 8
+    assert len(folders) == 16
 
 
 def test_a_single_sample_has_no_spread(options, tmp_path):
@@ -332,6 +333,7 @@ def test_another_seed_or_model_does_not_continue_a_run(options, tiny):
     runs = [
         evaluation.run_hash(tiny, options, "weights"),
         evaluation.run_hash(tiny, EvaluateOptions(**{**vars(options), "seed": 1}), "weights"),
+        evaluation.run_hash(tiny, EvaluateOptions(**{**vars(options), "temperature": 0.5}), "weights"),
         evaluation.run_hash(tiny, options, "other weights"),
         evaluation.run_hash(tiny.replace(data="smmnist_srvp"), options, "weights"),
     ]
@@ -395,6 +397,8 @@ def test_held_out_sequences_are_scored_on_request(options):
 def test_bad_options(tmp_path):
     with pytest.raises(ValueError, match="n_samples is 0"):
         EvaluateOptions(tmp_path, n_samples=0)
+    with pytest.raises(ValueError, match="temperature is nan"):
+        EvaluateOptions(tmp_path, temperature=float("nan"))
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         evaluate(EvaluateOptions(tmp_path / "nothing"))
 

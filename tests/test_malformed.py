@@ -352,6 +352,7 @@ def calls(model) -> dict:
         "generate n_future": lambda bad: model.generate(past, bad),
         "generate n_samples": lambda bad: model.generate(past, 1, bad),
         "generate seed": lambda bad: model.generate(past, 1, seed=bad),
+        "generate temperature": lambda bad: model.generate(past, 1, temperature=bad),
         "generate prior_noise": lambda bad: model.generate(past, 1, prior_noise=bad),
         "generate posterior_noise": lambda bad: model.generate(past, 1, posterior_noise=bad),
         "reconstruct": model.reconstruct,
@@ -394,7 +395,7 @@ def test_public_functions(model, tmp_path, monkeypatch):
     wrong = [
         case for case in taken
         if not (case[1] == "None" and case[0].split()[-1] in optional)
-        and case[0] not in ("mean_interval", "save_gif speed", "generate seed")
+        and case[0] not in ("mean_interval", "save_gif speed", "generate seed", "generate temperature")
     ]  # fmt: skip
     assert not wrong
 

@@ -252,6 +252,20 @@ def test_seeds(tiny, lively, random_video):
     assert not np.array_equal(model.generate(past, 4), model.generate(past, 4))
 
 
+def test_temperature_is_a_factor_on_the_priors_sigma(tiny, lively, random_video):
+    model, hotter = lively(tiny), lively(tiny)
+    bias = hotter.prior.logvar.bias
+    bias.assign_add(tf.fill(bias.shape, 2 * tf.math.log(1.7)))  # of log sigma^2
+    past = random_video(2, 3, 64, 64, 1)
+    np.testing.assert_allclose(
+        model.generate(past, 4, 2, seed=0, temperature=1.7), hotter.generate(past, 4, 2, seed=0), atol=1e-5
+    )
+    assert np.abs(model.generate(past, 4, 2, seed=0) - hotter.generate(past, 4, 2, seed=0)).max() > 1e-3
+    for wrong in (-0.1, float("nan"), float("inf"), None):
+        with pytest.raises(ValueError, match=f"temperature is {wrong}; expected a number from 0 to 1000"):
+            model.generate(past, 4, temperature=wrong)
+
+
 def test_without_a_latent_all_futures_are_one(tiny, lively, random_video):
     model = lively(tiny.replace(prior="none"))
     samples = model.generate(random_video(1, 3, 64, 64, 1), 4, 3).numpy()
