@@ -112,11 +112,12 @@ def _check_rows(rows: Rows, n_past: int) -> None:
     check_whole(0, shape[0], n_past=n_past)
 
 
-def _border(title: str, frame: int, n_past: int) -> dict:
+def frame_style(title: str, frame: int, n_past: int) -> dict[str, str]:
+    """How a frame, counted from 0, of the row with that title is framed: as given or as predicted."""
     return GIVEN if title == GROUND_TRUTH or frame < n_past else PREDICTED
 
 
-def _to_rgb(video: np.ndarray) -> np.ndarray:
+def to_rgb(video: np.ndarray) -> np.ndarray:
     """[..., 1 or 3] -> [..., 3] in [0, 1]."""
     return np.clip(np.broadcast_to(video, (*np.shape(video)[:-1], 3)), 0, 1)
 
@@ -125,7 +126,7 @@ def _sheet(images: np.ndarray, row_titles: list, column_titles: list) -> tuple[p
     """A figure of images [R, K, H, W, C] in rows and columns, and the upper left corner of each, [R, K, 2] as x, y."""
     rows, columns, height, width, _ = images.shape
     gap = max(2, width // 10)
-    padded = np.pad(_to_rgb(images), [(0, 0), (0, 0), (gap, gap), (gap, gap), (0, 0)], constant_values=1)
+    padded = np.pad(to_rgb(images), [(0, 0), (0, 0), (gap, gap), (gap, gap), (0, 0)], constant_values=1)
     high, wide = padded.shape[2:4]
     fig, ax = plt.subplots(figsize=(1.2 + 0.45 * columns, 0.45 + 0.45 * rows * height / width))
     plt.close(fig)  # a notebook shows the returned figure, and only that
@@ -153,7 +154,7 @@ def film_strip(rows: Rows, n_past: int) -> plt.Figure:
     fig, ax, corners = _sheet(videos, list(rows), list(range(1, frames + 1)))
     for title, row in zip(rows, corners, strict=True):
         for frame, corner in enumerate(row):
-            border = _border(title, frame, n_past)
+            border = frame_style(title, frame, n_past)
             ax.add_patch(plt.Rectangle(corner - 1.5, width + 2, height + 2, fill=False, linewidth=1.6, **border))
     ax.set_xlabel("frame (solid green: given or true; dashed red: predicted)")
     return fig
@@ -190,7 +191,7 @@ def save_gif(path: str | pathlib.Path, rows: Rows, n_past: int, frames_per_secon
     panels = []
     for ax, (title, video) in zip(axes.flat, rows.items(), strict=False):  # the last line of panels may be shorter
         ax.set_title(title, fontsize=9)
-        image = ax.imshow(_to_rgb(video[0]), interpolation="nearest")
+        image = ax.imshow(to_rgb(video[0]), interpolation="nearest")
         height, width = video.shape[1:3]
         border = ax.add_patch(plt.Rectangle((-1.5, -1.5), width + 2, height + 2, fill=False, lw=3, clip_on=False))
         panels.append((title, video, image, border))
@@ -201,8 +202,8 @@ def save_gif(path: str | pathlib.Path, rows: Rows, n_past: int, frames_per_secon
     def show(frame):
         heading.set_text(f"frame {frame + 1}: {'given' if frame < n_past else 'predicted'}")
         for title, video, image, border in panels:
-            image.set_data(_to_rgb(video[frame]))
-            border.set(**_border(title, frame, n_past))
+            image.set_data(to_rgb(video[frame]))
+            border.set(**frame_style(title, frame, n_past))
 
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
