@@ -33,4 +33,7 @@ _hidden = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3" and sys.stde
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 with _without_notes() if _hidden else contextlib.nullcontext():
-    import tensorflow  # noqa: F401
+    import tensorflow
+
+if _hidden:
+    tensorflow.get_logger().setLevel("ERROR")

@@ -68,7 +68,8 @@ class SVG(keras.Model):
     def __call__(self, video: tf.Tensor, *args, **kwargs):
         """Keras's own, of a video that is one: errors in `call` would come with a page of its arguments."""
         check_video(video, self.config, at_least=self.least_frames)
-        if (noise := kwargs.get("posterior_noise")) is not None:
+        noise = kwargs.get("posterior_noise")
+        if noise is not None:
             noise = check_noise("posterior_noise", noise, [video.shape[0], video.shape[1] - 1, self.z_dim])
             kwargs["posterior_noise"] = noise
         return super().__call__(video, *args, **kwargs)

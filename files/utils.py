@@ -4,6 +4,7 @@ Green with a solid line marks frames that were given, orange-red with a dashed l
 colours are from the palette of Okabe and Ito, which the colour-blind can tell apart.
 """
 
+import itertools
 import pathlib
 
 import matplotlib.pyplot as plt
@@ -17,6 +18,7 @@ from files.checks import check_whole, short
 BLUE, ORANGE, GREEN, RED, PURPLE, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#000000"
 GIVEN = {"edgecolor": GREEN, "linestyle": "-"}
 PREDICTED = {"edgecolor": RED, "linestyle": "--"}
+COLORS = [BLUE, RED, GREEN, ORANGE, PURPLE, BLACK]
 LINES = ["-", "--", "-."]
 GROUND_TRUTH = "ground truth"  # the row whose frames are all real
 STYLE = {
@@ -264,6 +266,23 @@ def plot_ssim(csv_or_frame: str | pathlib.Path | pd.DataFrame) -> plt.Figure:
     axes[0].set(xlabel="epoch", ylabel="SSIM, mean of predicted frames")
     axes[1].set(xlabel="frame of the video", ylabel=f"SSIM after epoch {last['epoch'].iloc[0] + 1}")
     for ax in axes:
+        ax.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes[0].legend()
+    return fig
+
+
+@plt.rc_context(STYLE)
+def plot_runs(logs: dict[str, str | pathlib.Path | pd.DataFrame]) -> plt.Figure:
+    """Validation mse and kld and the best sample's SSIM of several runs over their epochs; logs are by their titles."""
+    fig, axes = plt.subplots(1, 3, figsize=(10, 3.2))
+    plt.close(fig)
+    names = {"val_mse": "mse per frame and pixel", "val_kld": "kld per frame (nats)", "val_ssim": "SSIM, best of ten"}
+    for (title, log), color, line in zip(logs.items(), itertools.cycle(COLORS), itertools.cycle(LINES), strict=False):
+        table = _table(log)
+        for ax, name in zip(axes, names, strict=True):
+            ax.plot(table["epoch"] + 1, table[name], color=color, linestyle=line, marker=".", label=title)
+    for ax, label in zip(axes, names.values(), strict=True):
+        ax.set(xlabel="epoch", ylabel=label)
         ax.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True, min_n_ticks=1))
     axes[0].legend()
     return fig
