@@ -7,6 +7,7 @@ import pathlib
 import docstring_parser
 import matplotlib.pyplot as plt
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from files.config import Config, Machine, Preset, Recipe, Settings, field_names, refuse_unknown
 
@@ -29,7 +30,7 @@ def change_settings(chosen: Preset, machine: Machine, changes: dict) -> tuple[Co
     return config, recipe, machine
 
 
-def settings_table(*parts: Settings) -> pd.io.formats.style.Styler:
+def settings_table(*parts: Settings) -> Styler:
     """The main settings, their values, and the first sentence of files/config.py on each."""
     rows = {}
     for part in parts:

@@ -24,11 +24,13 @@ TEMPLATE = """
 {%- block extra_css -%}
 <style>
 .maths { display: inline-block; }
+.maths svg { max-width: none; }
 div.maths { display: block; text-align: center; overflow-x: auto; }
 /* Wide film strips and tables keep their size on a phone, and are moved sideways. */
 @media (max-width: 700px) {
   .jp-OutputArea-output { overflow-x: auto; }
   .jp-RenderedImage img { max-width: none; }
+  .jp-RenderedHTMLCommon table { display: block; overflow-x: auto; }
   .jp-InputPrompt, .jp-OutputPrompt { display: none; }
 }
 </style>
