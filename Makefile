@@ -1,4 +1,4 @@
-# make run | test | notebook | bench | check-gpu | figs | lint.  PYTHON=python3.12 chooses an interpreter.
+# make run | test | test-browser | notebook | executed | bench | check-gpu | figs | lint.  PYTHON=python3.12 chooses an interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
 # For a shorter notebook, say: make run PARAMETERS="-p epochs 1"
@@ -7,17 +7,29 @@ export PYTHONUNBUFFERED = 1
 # TensorFlow's start-up notes would hide the progress; TF_CPP_MIN_LOG_LEVEL=0 make ... shows them.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: run test notebook bench check-gpu figs lint
+.PHONY: run test test-browser notebook executed bench check-gpu figs lint
 
 run: .venv/installed
-	mkdir -p results figs
-	$(BIN)/papermill svg.ipynb results/svg.ipynb --log-output --no-progress-bar $(PARAMETERS)
-	$(BIN)/jupyter nbconvert --to html --log-level WARN results/svg.ipynb
+	mkdir -p results
+	TQDM_MININTERVAL=30 $(BIN)/papermill svg.ipynb results/svg.ipynb --log-output --no-progress-bar $(PARAMETERS)
+	$(BIN)/python -m files.page results/svg.ipynb results/svg.html
 	@rm results/svg.ipynb
 	@echo "done: open results/svg.html"
 
+# The notebook with its outputs, as GitHub shows it, from a run of its own; to be committed after a change of its code
+executed: .venv/installed
+	rm -rf checkpoints/notebook* results/notebook*
+	TQDM_MININTERVAL=30 $(BIN)/papermill svg.ipynb results/svg.ipynb --log-output --no-progress-bar
+	$(BIN)/python -m files.page results/svg.ipynb svg.ipynb
+	@rm results/svg.ipynb
+
 test: .venv/installed lint
 	$(BIN)/python -m pytest
+
+# The notebook in JupyterLab in a real browser; skipped where there is no Chromium
+test-browser: .venv/installed
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet "playwright>=1.50,<2"
+	$(BIN)/python -m pytest tests/browser.py --numprocesses=0 -rs
 
 lint: .venv/installed
 	$(BIN)/ruff check .

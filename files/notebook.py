@@ -17,6 +17,8 @@ MAIN_SETTINGS = (
     "epochs", "learning_rate", "decay", "seed", "precision",
 )  # fmt: skip
 
+WIDE = 900  # pixels of a picture, at most: what fits beside JupyterLab's file browser
+
 
 def change_settings(chosen: Preset, machine: Machine, changes: dict) -> tuple[Config, Recipe, Machine]:
     """The three parts of the settings, with changes given by name, whichever part they belong to.
@@ -47,13 +49,14 @@ def settings_table(*parts: Settings) -> Styler:
 class Picture:
     """A figure, or the GIF or PNG at a path, as the notebook shows it; `alt` says what is to be seen.
 
-    JupyterLab keeps `alt` beside the picture, and the exported page has it as the picture's alternative text.
+    JupyterLab keeps `alt` beside the picture, and the exported page has it as the picture's alternative text. On a
+    narrow screen pictures aren't made smaller ("unconfined"), but can be moved sideways.
     """
 
     def __init__(self, source: plt.Figure | str | pathlib.Path, alt: str):
         self.alt, data = alt, io.BytesIO()
         if isinstance(source, plt.Figure):
-            source.savefig(data, format="png")
+            source.savefig(data, format="png", dpi=min(source.dpi, WIDE / source.get_figwidth()))
         else:
             data.write(pathlib.Path(source).read_bytes())
         self.data = data.getvalue()
@@ -61,7 +64,7 @@ class Picture:
     def _repr_mimebundle_(self, **kwargs):
         """A GIF passes as PNG, because exports drop GIFs; browsers look at the content."""
         bundle = {"image/png": base64.b64encode(self.data).decode(), "text/plain": self.alt}
-        return bundle, {"image/png": {"alt": self.alt}}
+        return bundle, {"image/png": {"alt": self.alt, "unconfined": True}}
 
 
 def describe_evaluation(metrics: dict) -> str:

@@ -143,19 +143,20 @@ def _sheet(images: np.ndarray, row_titles: list, column_titles: list) -> tuple[p
 
 
 @plt.rc_context(STYLE)
-def film_strip(rows: Rows, n_past: int) -> plt.Figure:
-    """Videos [T, H, W, C] below each other, a row with its title for each; columns are frames.
+def film_strip(rows: Rows, n_past: int, every: int = 1) -> plt.Figure:
+    """Videos [T, H, W, C] below each other, a row with its title for each; columns are every `every`-th frame.
 
     The first `n_past` frames of a row, and all of the row "ground truth", are framed as given, the others as predicted.
 
     Raises ValueError for rows of different shapes.
     """
     _check_rows(rows, n_past)
+    check_whole(1, every=every)
     videos = np.stack(list(rows.values()))
-    frames, height, width = videos.shape[1:4]
-    fig, ax, corners = _sheet(videos, list(rows), list(range(1, frames + 1)))
+    frames, (height, width) = range(0, videos.shape[1], every), videos.shape[2:4]
+    fig, ax, corners = _sheet(videos[:, ::every], list(rows), [frame + 1 for frame in frames])
     for title, row in zip(rows, corners, strict=True):
-        for frame, corner in enumerate(row):
+        for frame, corner in zip(frames, row, strict=True):
             border = frame_style(title, frame, n_past)
             ax.add_patch(plt.Rectangle(corner - 1.5, width + 2, height + 2, fill=False, linewidth=1.6, **border))
     ax.set_xlabel("frame (solid green: given or true; dashed red: predicted)")

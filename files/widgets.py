@@ -24,17 +24,22 @@ class Sampler(ipywidgets.VBox):
     Where no kernel runs, on an exported page or on GitHub, an animation of the first futures stands in its place.
     """
 
-    def __init__(self, model: SVG, videos: np.ndarray):
-        """`videos` [N, T, H, W, C], float32 in [0, 1]: `n_past` frames are given, the others are the truth."""
+    def __init__(self, model: SVG, videos: np.ndarray, video: int = 0):
+        """`videos` [N, T, H, W, C], float32 in [0, 1]: `n_past` frames are given, the others are the truth.
+
+        `video` is the number of the one that is shown first.
+        """
         self.model, self.videos = model, videos
-        box = dict(continuous_update=False, layout=ipywidgets.Layout(width="300px"))
-        self.video = ipywidgets.IntSlider(0, 0, len(videos) - 1, description="test video", **box)
+        box = dict(
+            continuous_update=False, layout=ipywidgets.Layout(width="320px"), style={"description_width": "90px"}
+        )
+        self.video = ipywidgets.IntSlider(video, 0, len(videos) - 1, description="test video", **box)
         self.seed = ipywidgets.BoundedIntText(0, 0, 2**31 - 1, description="seed", **box)
         self.samples = ipywidgets.IntSlider(3, 1, MAX_SAMPLES, description="samples", **box)
         self.temperature = ipywidgets.FloatSlider(1.0, min=0.0, max=2.0, step=0.1, description="temperature", **box)
         last = videos.shape[1] - 1
         self.frame = ipywidgets.IntSlider(model.config.n_past, 0, last, description="frame", **box)
-        self.play = ipywidgets.Play(min=0, max=last, interval=MS_PER_FRAME, repeat=True)
+        self.play = ipywidgets.Play(value=self.frame.value, min=0, max=last, interval=MS_PER_FRAME, repeat=True)
         ipywidgets.jslink((self.play, "value"), (self.frame, "value"))
         self.picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(object_fit="contain", max_width="100%"))
         for control in (self.video, self.seed, self.samples, self.temperature):
@@ -58,6 +63,7 @@ class Sampler(ipywidgets.VBox):
         ).numpy()[0, : self.samples.value]
         rows = {f"sample {n}": np.concatenate([video[:n_past], future]) for n, future in enumerate(futures, 1)}
         self.pictures = draw_frames({GROUND_TRUTH: video} | rows, n_past)
+        self.picture.layout.width = f"{self.pictures[0].width}px"
         self.show()
 
     def show(self, change=None) -> None:
@@ -73,7 +79,7 @@ class Sampler(ipywidgets.VBox):
         first.save(gif, "gif", save_all=True, append_images=others, duration=MS_PER_FRAME, loop=0)
         bundle = {**super()._repr_mimebundle_(**kwargs), "image/png": base64.b64encode(gif.getvalue()).decode()}
         alt = f"Animation of a test video and {self.samples.value} futures that the model samples from its first frames"
-        return bundle, {"image/png": {"alt": alt}}
+        return bundle, {"image/png": {"alt": alt, "unconfined": True}}
 
 
 def draw_frames(rows: Rows, n_past: int) -> list[PIL.Image.Image]:
