@@ -25,8 +25,11 @@ ROWS = {  # of metrics.json
     "simulator_best": "the simulator's own futures, best of {n_samples}",
     "simulator_mean": "the simulator's own futures, mean",
 }
-PUBLISHED = {  # Franceschi et al. 2020, table of Stochastic Moving MNIST: best of 100
-    "smmnist_srvp": [("published SVG-LP", "14.50", "0.7090"), ("published SRVP", "16.93", "0.7799")],
+PUBLISHED = {  # Franceschi et al. 2020, table of Stochastic Moving MNIST
+    "smmnist_srvp": [
+        ("published SVG-LP, best of 100", "14.50", "0.7090"),
+        ("published SRVP, best of 100", "16.93", "0.7799"),
+    ],
 }
 MACHINES = {  # how the files are called, for the processor doesn't tell its generation
     "zen4": "two cores of an AMD EPYC (Zen 4: AVX-512 with bfloat16)",
