@@ -32,6 +32,7 @@ from files.device import hardware  # noqa: E402
 from files.model_svg import SVG  # noqa: E402
 
 PRECISIONS = ("float32", "mixed_bfloat16")
+RIVALS = ("loop", "channels last", "one by one")  # the loop first; the others in some measurements alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ def training_step(model: SVG | LoopSVG, video: tf.Tensor, loss):
     optimizer = keras.optimizers.Adam(2e-3)
     optimizer.build(model.trainable_variables)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step():
         noise = tf.random.normal([video.shape[0], video.shape[1] - 1, model.config.z_dim])
         with tf.GradientTape() as tape:
@@ -152,20 +153,20 @@ def necessary_operations(config: Config) -> float:
 
 
 def sampling(settings: Settings, precision: str) -> dict[str, list[float]]:
-    """Seconds for all samples of a batch of videos, as graph and as loop over samples and frames."""
+    """Seconds for all samples of a batch of videos: as graph, as loop over frames, and one sample after the other."""
     model = SVG(settings.config, precision)
-    past = random_video(settings.videos, model.config.n_past).numpy()
-    posterior_noise = tf.random.normal([settings.videos, model.config.n_past - 1, model.z_dim])
-    prior_noise = tf.random.normal([settings.videos, settings.frames, model.z_dim])
-
     loop = LoopSVG(model)
+    past = random_video(settings.videos, model.config.n_past)
+    posterior_noise = tf.random.normal([settings.videos, settings.samples, model.config.n_past - 1, model.z_dim])
+    prior_noise = tf.random.normal([settings.videos, settings.samples, settings.frames, model.z_dim])
 
-    def one_after_the_other():
-        return [loop.sample(tf.constant(past), posterior_noise, prior_noise) for _ in range(settings.samples)]
+    def one_by_one():
+        return [loop.sample(past, posterior_noise[:, n], prior_noise[:, n]) for n in range(settings.samples)]
 
     functions = {
         "graph": lambda: model.generate(past, settings.frames, settings.samples, seed=0),
-        "loop": one_after_the_other,
+        "loop": lambda: loop.generate(past, posterior_noise, prior_noise),
+        "one by one": one_by_one,
     }
     return in_turns(functions, settings.repetitions)
 
@@ -232,15 +233,18 @@ def pipeline(repetitions: int) -> dict[str, list[float]]:
 
 
 def table(results: dict) -> pd.DataFrame:
-    """One row per measurement: median seconds of graph and loop, their ratio, and the share of the peak."""
+    """One row per measurement: median seconds of the graph and its rivals, their ratios, and the share of the peak."""
     settings = Settings(**results["settings"])
     rows = []
     for kind in ("training", "sampling"):
         for precision, seconds in results[kind].items():
-            graph, loop = np.median(seconds["graph"]), np.median(seconds["loop"])
-            row = {"": f"{kind}, {precision}", "graph [s]": graph, "loop [s]": loop, "ratio": loop / graph}
-            if "matrix product" in seconds:
-                peak = 2 * 4096**3 / np.median(seconds["matrix product"])
+            medians = {name: float(np.median(times)) for name, times in seconds.items()}
+            graph = medians["graph"]
+            row = {"": f"{kind}, {precision}", "graph [s]": graph}
+            for rival in (name for name in RIVALS if name in medians):
+                row |= {f"{rival} [s]": medians[rival], f"{rival} / graph": medians[rival] / graph}
+            if "matrix product" in medians:
+                peak = 2 * 4096**3 / medians["matrix product"]
                 operations = settings.batch * necessary_operations(settings.config)
                 row |= {"GFLOP/s": operations / graph / 1e9, "share of peak": operations / graph / peak}
             rows.append(row)

@@ -1,12 +1,16 @@
-"""The graph against the authors' loop in PyTorch, in turns: a training step, and sampling as they do it.
+"""The graph against the authors' loop in PyTorch, in turns: a training step, and sampling.
+
+All samples of a video are one batch, and also one after the other, as in the authors' script.
 
 Needs `pip install torch==2.13.0`. Both have the same weights, and their losses are compared before anything is timed.
 Writes results/bench_torch.json.
 """
 
+import copy
 import dataclasses
 import datetime
 import json
+import os
 import pathlib
 import sys
 
@@ -91,13 +95,15 @@ def same_weights(config: Config, precision: str) -> tuple[SVG, torch.nn.ModuleDi
 
 
 def training(settings: bench.Settings, precision: str) -> dict[str, list[float]]:
-    """Seconds of a training step."""
+    """Seconds of a training step; of the loop also with PyTorch's other memory format."""
     config = settings.config
     model, nets = same_weights(config, precision)
     video = bench.random_video(settings.batch, config.n_frames)
+    channels_last = copy.deepcopy(nets).to(memory_format=torch.channels_last)
     functions = {
         "graph": bench.graph_step(model, video),
         "loop": torch_step(nets.train(), as_torch(video), config, precision),
+        "channels last": torch_step(channels_last.train(), as_torch(video), config, precision),
     }
     return bench.in_turns(functions, settings.repetitions)
 
@@ -109,16 +115,16 @@ def sampling(settings: bench.Settings, precision: str) -> dict[str, list[float]]
     past = bench.random_video(settings.videos, config.n_past)
     x = as_torch(tf.pad(past, [[0, 0], [0, settings.frames], [0, 0], [0, 0], [0, 0]]))
 
-    def one_after_the_other():
-        for _ in range(settings.samples):
-            noise = torch.randn(2, settings.videos, len(x) - 1, config.z_dim)
-            with torch.no_grad(), autocast(precision):
-                frames = Reference(nets.eval(), config.n_past, config.z_dim, False).generate(x, *noise)
+    def sample(x: torch.Tensor) -> np.ndarray:
+        noise = torch.randn(2, x.shape[1], len(x) - 1, config.z_dim)
+        with torch.no_grad(), autocast(precision):
+            frames = Reference(nets.eval(), config.n_past, config.z_dim, False).generate(x, *noise)
         return frames.float().numpy()
 
     functions = {
         "graph": lambda: model.generate(past, settings.frames, settings.samples, seed=0),
-        "loop": one_after_the_other,
+        "loop": lambda: sample(x.repeat_interleave(settings.samples, dim=1)),
+        "one by one": lambda: [sample(x) for _ in range(settings.samples)],
     }
     return bench.in_turns(functions, settings.repetitions)
 
@@ -132,10 +138,12 @@ def main(settings: bench.Settings) -> None:
         "settings": dataclasses.asdict(settings),
         "training": {precision: training(settings, precision) for precision in bench.PRECISIONS},
         "sampling": {precision: sampling(settings, precision) for precision in bench.PRECISIONS},
+        "load before and after": [start_load, os.getloadavg()[0]],
     }
     (bench.ROOT / "results" / "bench_torch.json").write_text(json.dumps(results, indent=1) + "\n")
     print(bench.table(results).to_string(float_format="%.3g"))
 
 
 if __name__ == "__main__":
+    start_load = os.getloadavg()[0]
     main(tyro.cli(bench.Settings))

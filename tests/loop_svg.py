@@ -1,8 +1,9 @@
 """The comparison: SVG-LP from Keras's own layers in a Python loop over frames, as the authors drive theirs.
 
-Each training step encodes frames i-1 and i, concatenates the skips and decodes, one frame at a time; each sample of a
-video repeats the conditioning. Under `tf.function` the loop unrolls into a graph that grows with the video. It shares
-nothing with `files/` but the weights, which it takes in the authors' layout, so that equal results are a check of both.
+Each training step encodes frames i-1 and i, concatenates the skips and decodes, one frame at a time; to sample a video
+several times, it is repeated in the batch, its conditioning too. Under `tf.function` the loop unrolls into a graph that
+grows with the video. It shares nothing with `files/` but the weights, which it takes in the authors' layout, so that
+equal results are a check of both.
 """
 
 import keras
@@ -135,7 +136,7 @@ class LoopSVG:
 
     @tf.function
     def sample(self, past: tf.Tensor, posterior_noise: tf.Tensor, prior_noise: tf.Tensor) -> tf.Tensor:
-        """One sample, with its conditioning: past [B, P, H, W, C], noise [B, P-1, z], [B, T, z] -> [B, T, H, W, C]."""
+        """A sample of each video: past [B, P, H, W, C], noise [B, P-1, z], [B, T, z] -> [B, T, H, W, C]."""
         n_past, batch = past.shape[1], tf.shape(past)[0]
         q_state, p_state, state = (net.start(batch) for net in (self.posterior, self.prior, self.predictor))
         x, predicted = past[:, 0], []
@@ -157,10 +158,11 @@ class LoopSVG:
         return tf.stack(predicted, 1)
 
     def generate(self, past, posterior_noise, prior_noise) -> tf.Tensor:
-        """As `SVG.generate` with given noise, one sample after the other: -> [B, N, T, H, W, C]."""
-        past, posterior_noise, prior_noise = map(tf.convert_to_tensor, (past, posterior_noise, prior_noise))
-        samples = range(prior_noise.shape[1])
-        return tf.stack([self.sample(past, posterior_noise[:, n], prior_noise[:, n]) for n in samples], 1)
+        """As `SVG.generate` with given noise [B, N, ...], all samples as one batch: -> [B, N, T, H, W, C]."""
+        videos, samples = prior_noise.shape[:2]
+        noise = [tf.reshape(n, [videos * samples, -1, self.config.z_dim]) for n in (posterior_noise, prior_noise)]
+        frames = self.sample(tf.repeat(past, samples, axis=0), *noise)
+        return tf.reshape(frames, [videos, samples, *frames.shape[1:]])
 
 
 def plain_values(model: SVG, value) -> list[np.ndarray]:

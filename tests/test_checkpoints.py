@@ -9,27 +9,16 @@ import subprocess
 
 import numpy as np
 import pytest
+from tables import TABLES, TEXTS, filled
 
-import files.train
-from files.__main__ import main
+from files import __main__ as command_line
 from files.config import Config, Machine, Recipe
 from files.data import make_dataset
-from files.evaluate import EvaluateOptions, weights_hash
+from files.evaluate import weights_hash
 from files.model_svg import SVG
 
 ROOT = pathlib.Path(__file__).parent.parent
 SHIPPED = sorted(path.parent.name for path in ROOT.glob("checkpoints/*/README.md"))
-CARDS = [f"checkpoints/{name}/README.md" for name in SHIPPED]
-ROWS = {  # a row's title in the texts, and its name in metrics.json
-    "best of 100": "best",
-    "mean over samples": "mean",
-    "a single sample": "single",
-    "posterior reconstruction (sees the future)": "posterior",
-    "last given frame repeated": "repeat",
-    "all black": "black",
-    "futures by the simulator itself, best of 100": "simulator_best",
-    "futures by the simulator itself, mean": "simulator_mean",
-}
 
 
 def stored_metrics(name: str) -> dict:
@@ -62,12 +51,12 @@ def test_the_test_set_is_the_one_that_was_evaluated(name):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_cards_commands_are_the_stored_settings(name, monkeypatch):
     stages = {}
-    monkeypatch.setattr(files.train, "train", lambda *settings: stages.update({settings[-1]: settings[:-1]}))
+    monkeypatch.setattr(command_line, "run_train", lambda *settings: stages.update({settings[-1]: settings[:-1]}))
     (script,) = re.findall(r"```sh\n(.*?)```", (ROOT / "checkpoints" / name / "README.md").read_text(), re.DOTALL)
     echo = 'python() { shift 2; printf "%s " "$@"; echo; }\n'  # without -m files
     commands = subprocess.run(["sh", "-c", echo + script], capture_output=True, text=True, check=True).stdout
     for command in commands.splitlines():
-        main(command.split())
+        command_line.main(command.split())
     assert list(stages)[-1] == name
     for stage, settings in stages.items():
         if stage in SHIPPED:
@@ -79,30 +68,15 @@ def test_a_cards_commands_are_the_stored_settings(name, monkeypatch):
         assert settings[: len(stored)] == stored, stage
 
 
-@pytest.mark.parametrize(("text", "name"), [("README.md", "smmnist_srvp"), *zip(CARDS, SHIPPED, strict=True)])
-def test_tables_quote_the_metrics(text, name):
-    quoted = re.findall(r"^\| ([^|*]+) \| ([\d.]+ ± [\d.]+) \| ([\d.]+ ± [\d.]+) \|$", (ROOT / text).read_text(), re.M)
-    metrics = stored_metrics(name)
-
-    def stored(row, metric, like):
-        digits = len(like.split()[-1].split(".")[1])
-        return " ± ".join(f"{metrics['table'][row][metric][key]:.{digits}f}" for key in ("mean", "interval"))
-
-    for title, psnr, ssim in quoted:
-        assert (psnr, ssim) == (stored(ROWS[title], "psnr", psnr), stored(ROWS[title], "ssim", ssim)), title
-    assert len(quoted) >= 7
-    assert f"`{command_of(metrics)}`" in " ".join((ROOT / text).read_text().split())
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tables_are_as_the_command_makes_them(path):
+    text = path.read_text()
+    assert text == filled(text), "run: python tests/tables.py"
 
 
-def command_of(metrics: dict) -> str:
-    """The evaluation's command without the options that have their defaults."""
-    count = metrics["n_sequences"]
-    count = "" if count == EvaluateOptions.n_sequences else f" --n-sequences {count}"
-    checkpoint = re.search(r"--checkpoint (\S+)", metrics["command"])[1]
-    # Once a checkpoint computed in the precision that it was trained in.
-    precision = metrics.get("precision") or metrics["config"]["precision"]
-    options = f"--batch-size {metrics['batch_size']} --precision {precision}"
-    return f"python -m files evaluate --checkpoint {checkpoint}{count} {options}"
+def test_every_table_has_its_place():
+    names = [name for path in TEXTS for name in re.findall(r"<!-- table: (.+) -->", path.read_text())]
+    assert set(names) == set(TABLES)
 
 
 def test_checkpoints_stay_small_enough_for_git():

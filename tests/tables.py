@@ -1,0 +1,238 @@
+"""The tables of README.md, results/README.md and the cards, made from what was measured.
+
+`python tests/tables.py` writes them anew, between the lines `<!-- table: NAME -->` and `<!-- end of table -->`.
+"""
+
+import csv
+import json
+import pathlib
+import re
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SHIPPED = ROOT / "results" / "shipped"
+STAGES = ROOT / "results" / "stages"
+TEXTS = [ROOT / "README.md", ROOT / "results" / "README.md", *sorted(ROOT.glob("checkpoints/*/README.md"))]
+
+ROWS = {  # of metrics.json
+    "best": "best of {n_samples}",
+    "mean": "mean over samples",
+    "single": "a single sample",
+    "posterior": "posterior reconstruction (sees the future)",
+    "repeat": "last given frame repeated",
+    "black": "all black",
+    "simulator_best": "the simulator's own futures, best of {n_samples}",
+    "simulator_mean": "the simulator's own futures, mean",
+}
+PUBLISHED = {  # Franceschi et al. 2020, table of Stochastic Moving MNIST
+    "smmnist_srvp": [
+        ("published SVG-LP, best of 100", "14.50", "0.7090"),
+        ("published SRVP, best of 100", "16.93", "0.7799"),
+    ],
+}
+MACHINES = {  # how the files are called, for the processor doesn't tell its generation
+    "zen4": "two cores of an AMD EPYC (Zen 4: AVX-512 with bfloat16)",
+    "zen5": "two cores of an AMD EPYC (Zen 5: AVX-512 with bfloat16)",
+    "xeon": "two cores of an Intel Xeon with AMX",
+}
+MEASURED = {
+    "training": "training step of {batch} x 15 frames",
+    "sampling": "sampling {samples} futures of {frames} frames",
+}
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def stored(path: pathlib.Path) -> dict:
+    """A JSON file."""
+    return json.loads(path.read_text())
+
+
+def metrics_table(name: str, rows: list[str]) -> str:
+    """Rows of a checkpoint's metrics, what was published for the same test, and how they were measured."""
+    metrics = stored(SHIPPED / name / "metrics.json")
+    digits = 3 if metrics["n_sequences"] < 5000 else 4
+
+    def cells(row: str) -> list[str]:
+        return [
+            " ± ".join(f"{metrics['table'][row][metric][key]:.{places}f}" for key in ("mean", "interval"))
+            for metric, places in (("psnr", 2), ("ssim", digits))
+        ]
+
+    ours = [[ROWS[row].format(**metrics), *cells(row)] for row in rows]
+    return markdown(["", "PSNR [dB]", "SSIM"], ours[:1] + list(map(list, PUBLISHED.get(name, []))) + ours[1:])
+
+
+def command_of(metrics: dict) -> str:
+    """The evaluation's command without the options that have their defaults."""
+    count = "" if metrics["n_sequences"] == 5000 else f" --n-sequences {metrics['n_sequences']}"
+    checkpoint = re.search(r"--checkpoint (\S+)", metrics["command"])[1]
+    # Once a checkpoint computed in the precision that it was trained in.
+    precision = metrics.get("precision") or metrics["config"]["precision"]
+    return (
+        f"python -m files evaluate --checkpoint {checkpoint}{count} "
+        f"--batch-size {metrics['batch_size']} --precision {precision}"
+    )
+
+
+def card(name: str) -> str:
+    """All rows of a checkpoint, how they were measured, and the figures that its text needs."""
+    metrics = stored(SHIPPED / name / "metrics.json")
+    sigma = metrics["prior_sigma"]
+    peaks = [
+        f"{sigma['auc'][i]:.3f} ± {sigma['auc_interval'][i]:.3f} {when}"
+        for i, when in ((sigma["lag"].index(0), "in the frame of the bounce"), (sigma["lag"].index(1), "in the next"))
+    ]
+    lines = [
+        f"`{command_of(metrics)}`",
+        "",
+        f"{metrics['n_sequences']} test sequences, {metrics['n_past']} frames given, {metrics['n_future']} predicted, "
+        f"{metrics['n_samples']} samples each; mean and 95 % interval over sequences.",
+        f"{metrics['seconds'] / 60:.0f} minutes and {metrics['peak_memory_bytes'] / 1e9:.1f} GB on "
+        f"{metrics['hardware']['cores']} cores ({metrics['hardware']['processor']}).",
+        "",
+        metrics_table(name, [row for row in ROWS if row in metrics["table"]]),
+        "",
+        f"- The prior's sigma detects a bounce with an area under the ROC curve of {' and '.join(peaks)}.",
+        f"- The spread of the samples is {metrics['spread_skill']['ratio']:.2f} of what their error asks for: "
+        "they are too much alike.",
+    ]
+    if faded := metrics.get("brightness"):
+        lines.append(
+            f"- In the last frame the samples have {faded['ratio']:.2f} of the truth's brightness; "
+            f"{100 * faded['faded']['mean']:.0f} % of them have less than half of it."
+        )
+    return "\n".join(lines)
+
+
+def ssim_over_frames() -> str:
+    """SSIM of the checkpoint for the paper's data at some predicted frames, and of an all-black video."""
+    with open(SHIPPED / "smmnist" / "per_frame.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "ssim" and row["row"] in ("mean", "black")]
+    n_past = min(int(row["frame"]) for row in rows) - 1
+    shown = (1, 5, 10, 15, 20)
+    ssim = {(row["row"], int(row["frame"]) - n_past): float(row["mean"]) for row in rows}
+    titles = {"mean": "mean over samples", "black": "all black"}
+    return markdown(
+        ["predicted frame", *map(str, shown)],
+        [[title, *(f"{ssim[row, frame]:.3f}" for frame in shown)] for row, title in titles.items()],
+    )
+
+
+def stages_table(name: str) -> str:
+    """The stages of a checkpoint's training: what their logs tell, and what `results/stages/NAME.csv` says."""
+    with open(STAGES / f"{name}.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+
+    def cells(stage: str) -> list[str]:
+        last = stage == name
+        recipe = stored(ROOT / "checkpoints" / name / "recipe.json" if last else STAGES / stage / "config.json")
+        with open((SHIPPED if last else STAGES) / stage / "losses.csv", newline="") as file:
+            lowest = min(float(row["val_loss"]) for row in csv.DictReader(file))
+        steps = recipe["epochs"] * recipe["steps_per_epoch"]
+        own = ", on own frames" if recipe.get("teacher_forcing", 1) < 1 else ""
+        return [f"{steps:,}".replace(",", " "), f"{lowest:.4f}{own}"]
+
+    return markdown(
+        ["stage", "steps", "lowest validation loss", *header[1:]],
+        [[f"`{stage}`", *cells(stage), *others] for stage, *others in rows],
+    )
+
+
+def benchmarks(kind: str) -> dict[str, dict]:
+    """Machine -> results of `bench.py` (kind "bench") or `bench_torch.py`, the newest first."""
+    found = {name: SHIPPED / f"{kind}_{name}.json" for name in MACHINES}
+    results = {name: stored(path) for name, path in found.items() if path.is_file()}
+    return dict(sorted(results.items(), key=lambda item: item[1]["date"], reverse=True))
+
+
+def measurements(results: dict) -> list[tuple[str, dict[str, float]]]:
+    """Title and median seconds of each measurement."""
+    return [
+        (
+            f"{MEASURED[kind].format(**results['settings'])}, {precision.removeprefix('mixed_')}",
+            {name: float(np.median(times)) for name, times in seconds.items()},
+        )
+        for kind in MEASURED
+        for precision, seconds in results[kind].items()
+    ]
+
+
+def speed() -> str:
+    """Ours against the fastest form of the authors' PyTorch, where the samples are one batch."""
+    machine, results = next(iter(benchmarks("bench_torch").items()))
+    rows = []
+    for title, medians in measurements(results):
+        rivals = [medians[name] for name in ("loop", "channels last") if name in medians]
+        if rivals:
+            graph, rival = medians["graph"], min(rivals)
+            rows.append([title, f"{graph:.2f} s", f"{rival:.2f} s", f"{rival / graph:.1f}"])
+    header = [f"width {results['settings']['width']}; {MACHINES[machine].split(':')[0].split(' (')[0]}", "here"]
+    return markdown([*header, "PyTorch", "times faster"], rows)
+
+
+def rivals(kind: str, names: dict[str, str]) -> str:
+    """Medians of one benchmark on every machine, with how many times the graph's time each rival takes."""
+    parts = []
+    for machine, results in benchmarks(kind).items():
+        rows = []
+        for title, medians in measurements(results):
+            graph = medians["graph"]
+            times = [f"{medians[n]:.2f} s, {medians[n] / graph:.1f} x" if n in medians else "" for n in names]
+            rows.append([title, f"{graph:.2f} s", *times])
+        parts.append(f"On {MACHINES[machine]}, {results['date']}:\n\n" + markdown(["", "here", *names.values()], rows))
+    return "\n\n".join(parts)
+
+
+def other_figures() -> str:
+    """What `bench.py` measures without a rival, on every machine."""
+    columns = {MACHINES[name]: results["other figures"] for name, results in benchmarks("bench").items()}
+    names = dict.fromkeys(name for figures in columns.values() for name in figures)
+    return markdown(["", *columns], [[name, *(number(c.get(name)) for c in columns.values())] for name in names])
+
+
+def number(value: float | None) -> str:
+    """Three digits, or whole ones; nothing for None."""
+    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def layers_table() -> str:
+    """What each trick of files/ops.py earns: the library's time or memory over ours."""
+    ratios = stored(SHIPPED / "fast_layers.json")["replaced / as it is"]
+    names = list(next(iter(ratios.values())))
+    return markdown(
+        ["in place of ours", *names],
+        [[title, *(f"{row[name]:.2f}" if name in row else "" for name in names)] for title, row in ratios.items()],
+    )
+
+
+TABLES = {
+    "results": lambda: metrics_table("smmnist_srvp", ["best", "mean", "black", "simulator_best"]),
+    "speed": speed,
+    "torch": lambda: rivals(
+        "bench_torch",
+        {"loop": "PyTorch", "channels last": "PyTorch, channels last", "one by one": "PyTorch, one sample at a time"},
+    ),
+    "bench": lambda: rivals("bench", {"loop": "Keras's layers in a loop", "one by one": "one sample at a time"}),
+    "other figures": other_figures,
+    "layers": layers_table,
+    "SSIM over the frames": ssim_over_frames,
+    **{f"metrics of {name}": lambda name=name: card(name) for name in ("smmnist", "smmnist_srvp")},
+    **{f"stages of {name}": lambda name=name: stages_table(name) for name in ("smmnist", "smmnist_srvp")},
+}
+
+
+def filled(text: str) -> str:
+    """The text with every table as it is made now."""
+    pattern = r"(<!-- table: ([^>\n]+) -->\n).*?(<!-- end of table -->)"
+    return re.sub(pattern, lambda match: f"{match[1]}{TABLES[match[2]]()}\n{match[3]}", text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    for path in TEXTS:
+        path.write_text(filled(path.read_text()))
