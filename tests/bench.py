@@ -252,11 +252,13 @@ def table(results: dict) -> pd.DataFrame:
 
 
 def other_figures(results: dict) -> dict[str, float]:
-    """The figures that compare no loop."""
+    """The figures that compare no loop; the share counts only the operations that the model needs."""
     trace = {name: float(np.median(seconds)) for name, seconds in results["tracing [s]"].items()}
     gigabytes = {name: float(np.median(peaks)) for name, peaks in results["memory [GB]"].items()}
     steps = {name: float(np.median(seconds)) for name, seconds in results["training"]["float32"].items()}
+    shares = table(results)["share of peak"].dropna()
     return {
+        **{f"share of the speed of a matrix product: {name}": float(share) for name, share in shares.items()},
         "tracing 100 against 10 frames": trace["100 frames"] / trace["10 frames"],
         "memory 100 against 50 frames": gigabytes["100 frames"] / gigabytes["50 frames"],
         "memory with recompute": gigabytes["100 frames, recompute"] / gigabytes["100 frames"],
