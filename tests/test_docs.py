@@ -32,6 +32,11 @@ def test_links_lead_somewhere_and_pictures_are_described(name):
             assert not anchor or anchor in anchors(linked.read_text()), target
 
 
+def test_every_file_has_its_line():
+    files = {path.name for path in ROOT.glob("files/*.py")} - {"__init__.py"}
+    assert files <= set(re.findall(r"[a-z_]+\.py", TEXTS["docs/model.md"]))
+
+
 def test_readme_is_short():
     assert len(TEXTS["README.md"].splitlines()) <= 110
 
