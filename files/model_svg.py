@@ -394,6 +394,9 @@ class SVG(keras.Model):
         model = cls(config, precision)
         saved, problems = tf.train.Checkpoint(**model.nets), []
         for prefix in prefixes:
+            if not pathlib.Path(f"{prefix}.index").is_file():
+                problems.append(f"{prefix.name}: it isn't there")
+                continue
             try:
                 saved.read(str(prefix)).assert_existing_objects_matched().expect_partial()
                 if not all_finite(model.variables):

@@ -108,8 +108,9 @@ def train(
             callbacks += [
                 SampleVideos(config, progress, results, machine.store),
                 keras.callbacks.TensorBoard(str(results / "tensorboard"), write_graph=False),
-                TellProgress(bar, recipe, progress),
             ]
+        if not bar.disable:
+            callbacks.append(TellProgress(bar, recipe, progress))
         callbacks.append(save)  # last: what it saves, the others have logged
         options = dict(validation_data=validation, callbacks=callbacks, shuffle=False, verbose=0)
         with bar, stop_at_the_next_step(save), advice(folder), warnings.catch_warnings():

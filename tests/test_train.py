@@ -498,3 +498,15 @@ def test_held_out_noise_is_a_function_of_the_index():
     whole = draw_each(tf.random.stateless_normal, [4, 3], tf.range(6), -1).numpy()
     np.testing.assert_array_equal(whole[2:4], draw_each(tf.random.stateless_normal, [4, 3], tf.range(2, 4), -1))
     assert len(np.unique(whole)) == whole.size
+
+
+def test_a_run_shows_a_line_per_epoch_and_a_bar_to_its_end(tiny, short, tmp_path, capsys, eagerly):
+    train(tiny, short, None, "run", tmp_path, tmp_path / "results")
+    shown = capsys.readouterr()
+    logged = pd.read_csv(tmp_path / "results" / "run" / "losses.csv")
+    for epoch, row in enumerate(logged.itertuples(), 1):
+        figures = ", ".join(f"{name} {getattr(row, name):.3g}" for name in ("loss", "mse", "kld", "val_ssim"))
+        assert f"epoch {epoch} of 2: {figures}\n" in shown.out
+    assert re.search(r"epoch 2 of 2 100% \|.*\| 00:00 left", shown.out)
+    train(tiny, short.replace(epochs=3), None, "run", tmp_path, tmp_path / "results", verbose=False)
+    assert "epoch 3 of 3" not in capsys.readouterr().out
