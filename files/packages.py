@@ -12,7 +12,8 @@ def install_missing(requirements: str | pathlib.Path = "requirements.txt") -> li
 
     What is there stays as it is, TensorFlow above all, which on Colab and Kaggle fits their GPUs.
     """
-    needed = pathlib.Path(requirements).read_text().split("\n\n")[0].splitlines()[1:]
+    first = pathlib.Path(requirements).read_text().split("\n\n")[0]
+    needed = [line for line in first.splitlines() if not line.startswith("#")]
     missing = [requirement for requirement in needed if not is_installed(re.match(r"[\w-]+", requirement)[0])]
     if missing:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
