@@ -1,6 +1,7 @@
 """The command line: `python -m files prepare|train|sample|evaluate|import|figures --help`."""
 
 import argparse
+import itertools
 import re
 import shlex
 import sys
@@ -23,7 +24,13 @@ Flat = tyro.conf.arg(name="")  # a dataclass's fields as options of the command 
 
 
 def main(arguments: list[str]) -> None:
-    """Runs one command."""
+    """Runs one command.
+
+    Raises ValueError for an option with nothing in it, as an unset variable of the shell leaves it.
+    """
+    for before, word in itertools.pairwise(["", *arguments]):
+        if not word or re.fullmatch("--[a-z_-]+=", word):
+            raise ValueError(f"{(word or before).rstrip('=')} has no value; expected one, or to leave the option out")
     # The preset gives the other options their defaults, so it is read before them.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--preset", default="smmnist")

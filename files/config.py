@@ -101,7 +101,7 @@ def check(name: str, value: Any, hint: Any) -> None:
         fits = any(value == allowed and type(value) is type(allowed) for allowed in get_args(kind))
         expected = f"one of {', '.join(map(repr, get_args(kind)))}"
     else:
-        fits = type(value) in ((int, float) if kind is float else (kind,))
+        fits = type(value) in ((int, float) if kind is float else (kind,)) and value != ""  # where None is meant
         expected = {bool: "true or false", str: "a text", int: "a whole number", float: "a number"}[kind]
     for interval in within:
         fits = fits and value in interval

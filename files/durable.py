@@ -22,15 +22,16 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def move(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Renames a file once its content is on disk, and waits for the new name to be there, too."""
+    """Renames a file or folder once its content is on disk, and waits for the new name to be there, too."""
     flush(source)
     os.replace(source, target)
-    if os.name == "posix":  # elsewhere folders can't be opened
-        flush(target.parent)
+    flush(target.parent)
 
 
 def flush(path: pathlib.Path) -> None:
     """Waits until a file or folder is on disk."""
+    if os.name != "posix" and path.is_dir():  # where folders can't be opened
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -4,9 +4,10 @@ They take the same steps. The first one alone reads and writes states, logs and 
 what it has read, so that they need no folder in common.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -89,6 +90,30 @@ class Workers:
         if problem:
             raise ValueError(problem)
         return result
+
+    def check_same(self, settings: dict[str, Any]) -> None:
+        """Raises ValueError on all workers, naming them, for settings that aren't the same on all."""
+        if not self.several:
+            return
+        of_first = self.led(lambda: settings)
+        names = sorted(of_first)
+        others = self.sum(np.array([settings.get(name) != of_first[name] for name in names], np.int32))
+        if others.any():
+            different = ", ".join(name for name, count in zip(names, others, strict=True) if count)
+            raise ValueError(f"not all workers have the same {different}; start them with the same command")
+
+    @contextlib.contextmanager
+    def none_lost(self) -> Iterator["Workers"]:
+        """Raises ConnectionError, in place of TensorFlow's errors, when another worker has ended meanwhile."""
+        try:
+            yield self
+        except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+            if not self.several:
+                raise
+            raise ConnectionError(
+                "another worker has ended or can't be reached any more, and may have said why; start all of them again "
+                "with the same command: training goes on from the last state"
+            ) from error
 
     def copy_from_first(self, variables: list[keras.Variable]) -> None:
         """Gives all workers the first one's values."""

@@ -5,17 +5,21 @@ import pathlib
 
 import numpy as np
 
+from files.checks import check_whole
 from files.config import MOVING_MNIST, Config
 from files.data import make_dataset, open_data
 from files.device import device_line
-from files.model_svg import SVG
+from files.model_svg import MAX_COUNT, SVG
 from files.utils import film_strip, save_gif
 from files.videos import summary
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleOptions:
-    """Which futures to sample from which checkpoint, and where to write them."""
+    """Which futures to sample from which checkpoint, and where to write them.
+
+    Raises ValueError, naming the field, for a count below 1.
+    """
 
     checkpoint: pathlib.Path
     """Folder under checkpoints/."""
@@ -39,6 +43,11 @@ class SampleOptions:
     out: pathlib.Path = pathlib.Path("figs/samples.gif")
     """File to write: .gif (animation), .png (film strip) or .npz (arrays `truth` and `samples`)."""
 
+    def __post_init__(self) -> None:
+        check_whole(1, MAX_COUNT, n_samples=self.n_samples)
+        if self.n_future is not None:
+            check_whole(1, MAX_COUNT, n_future=self.n_future)
+
 
 def sample(options: SampleOptions) -> np.ndarray:
     """Samples futures of one test video, writes them and returns them [N, T, H, W, C].
@@ -47,7 +56,7 @@ def sample(options: SampleOptions) -> np.ndarray:
     """
     if options.out.suffix not in (".gif", ".png", ".npz"):
         raise ValueError(f"can't write {options.out}; expected a name ending in .gif, .png or .npz")
-    model = SVG.load(options.checkpoint, **({"data": options.data} if options.data else {}))
+    model = SVG.load(options.checkpoint, **({} if options.data is None else {"data": options.data}))
     n_past, n_future = model.config.n_past, options.n_future or model.config.n_future
     print(f"{options.checkpoint}: {device_line('float32')}")
     truth = read_video(model.config, options, n_future)

@@ -109,6 +109,11 @@ class TrainingState:
         """As it was read, or has come on since."""
         return self.stored.progress
 
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """All that training changes."""
+        return [*self.model.weights, *self.model.optimizer.variables]
+
     def _loss_scale(self) -> list[keras.Variable]:
         return [self.model.optimizer.dynamic_scale, self.model.optimizer.step_counter] if self.scaled else []
 

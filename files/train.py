@@ -44,19 +44,35 @@ def train(
     Writes under `checkpoints`/`name` what `SVG.load` reads (the weights with the lowest validation loss), the recipe,
     and in `state/` the two newest training states and that before the decay; under `results`/`name` `losses.csv` (a row
     per epoch), `ssim.csv` (per epoch and predicted frame) and `tensorboard/`. All GPUs there are share the batch, those
-    of other hosts included (files/hosts.py); then the first worker alone reads and writes all this. With `verbose` it
+    of other hosts included (files/hosts.py); then the first worker alone reads and writes all this. A run of which no
+    state is whole any more begins anew, with a warning, and what there was is kept (files/resume.py). With `verbose` it
     shows a progress bar, and a line per epoch.
     Returns the model with its latest weights.
 
-    Raises ValueError for settings that don't go together, when the folder holds a run with other settings or no
-    training state that can be read, when another process trains it, or when the checkpoint to start from doesn't fit;
-    FileNotFoundError when that isn't there; FloatingPointError when loss or weights are no longer finite; Stopped,
-    after saving, when it is told to stop.
+    Raises ValueError for settings that don't go together, when the folder holds a run with other settings or weights
+    without a state, when another process trains it, when the workers have different settings, or when the checkpoint to
+    start from doesn't fit; FileNotFoundError when that isn't there; FloatingPointError when loss or weights are no
+    longer finite; Stopped, after saving, when it is told to stop; ConnectionError when another worker has ended.
     """
     machine, strategy = machine or Machine(), device_strategy()
-    workers = Workers(strategy)
-    check_together(recipe, machine, strategy.num_replicas_in_sync)
-    folder, results = run_folder(checkpoints, name), run_folder(results, name)
+    with Workers(strategy).none_lost() as workers:
+        workers.check_same({**vars(config), **vars(recipe), **vars(machine.replace(store=None))})
+        check_together(recipe, machine, strategy.num_replicas_in_sync)
+        folders = run_folder(checkpoints, name), run_folder(results, name)
+        return train_together(workers, config, recipe, machine, *folders, verbose)
+
+
+def train_together(
+    workers: Workers,
+    config: Config,
+    recipe: Recipe,
+    machine: Machine,
+    folder: pathlib.Path,
+    results: pathlib.Path,
+    verbose: bool,
+) -> SVG:
+    """`train`, of settings that have been checked."""
+    strategy = workers.strategy
     print_found(config, "train", "val", store=machine.store)
 
     def shared(split: str, **options) -> tf.data.Dataset | tf.distribute.DistributedDataset:
@@ -77,7 +93,7 @@ def train(
 
     def begin() -> dict[str, Any]:
         lock.enter_context(only_process(folder / "state" / "lock", f"training {folder}"))
-        resume(folder, state, recipe)
+        resume(folder, state, recipe, results)
         progress = state.progress
         if progress.epoch >= recipe.epochs:
             print(
@@ -95,7 +111,7 @@ def train(
 
     with contextlib.ExitStack() as lock:
         progress = state.stored.progress = Progress(**workers.led(begin))
-        workers.copy_from_first([*model.weights, *model.optimizer.variables])
+        workers.copy_from_first(state.variables)
         if progress.epoch >= recipe.epochs:
             return model
         save = Save(folder, state, recipe, results, machine.save_minutes)

@@ -208,6 +208,22 @@ def test_a_row_of_truth_is_drawn_where_there_is_one(checkpoint, monkeypatch, fra
         main(["sample", "--checkpoint", str(checkpoint), "--data", "short.avi"])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--n-future", "0"], "n_future is 0; expected a whole number from 1 to 1000000"),
+        (["--n-future", "-2"], "n_future is -2; expected"),
+        (["--n-samples", "0"], "n_samples is 0; expected"),
+        (["--data", ""], "--data has no value; expected one, or to leave the option out"),
+        (["--store="], "--store has no value"),
+    ],
+    ids=str,
+)
+def test_nothing_given_is_not_taken_for_nothing_said(options, message):
+    with pytest.raises(ValueError, match=message):
+        main(["sample", "--checkpoint", "checkpoints/clips", *options])
+
+
 # Evaluation ---------------------------------------------------------------------------------------------------------
 
 

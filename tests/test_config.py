@@ -42,6 +42,7 @@ def test_presets_are_the_published_settings(name):
         (Recipe, "teacher_forcing", 0.5), (Recipe, "teacher_forcing", 1.5), (Recipe, "start_from", 1),
         (Machine, "precision", "float64"), (Machine, "jit_compile", "yes"), (Machine, "steps_per_execution", 0),
         (Machine, "save_minutes", 0.0), (Machine, "store", 1),
+        (Config, "data", ""), (Recipe, "start_from", ""), (Machine, "store", ""),
     ],
 )  # fmt: skip
 def test_bad_values_are_refused_by_name(part, field, value):

@@ -21,7 +21,7 @@ import tensorflow as tf
 from files.config import Config, Machine, Recipe
 from files.data import make_dataset
 from files.ops import BatchNorm
-from files.train import train
+from files.train import build_model, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 STEPS = 2
@@ -32,7 +32,12 @@ RECIPE = Recipe(
     clip_norm=0.01,
 )  # fmt: skip
 
-# Arguments: folder, recipe, the number of the step at which a signal comes, and that signal (0: none).
+OPTIONS = (
+    "--width 4 --g-dim 8 --z-dim 3 --rnn-size 16 --n-past 2 --n-future 2 --beta 1e-2 --batch-size 4 --steps-per-epoch 2 "
+    "--epochs 2 --val-sequences 7 --learning-rate 1e-3 --sync-batch-norm --clip-norm 0.01 --save-minutes 1e-9"
+)  # CONFIG and RECIPE
+
+# Arguments: folder, and a list of trainings, each [name, options, step, signal]: that comes at the step of this number.
 WORKER = """
 import json, os, pathlib, sys
 import tensorflow as tf
@@ -40,10 +45,8 @@ from files.__main__ import main
 from files.callbacks import SampleVideos
 from files.model_svg import SVG
 
-folder, recipe, step, signal = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2]), *map(int, sys.argv[3:])
 tf.config.run_functions_eagerly(True)
-SampleVideos.__init__.__defaults__ = 1, 2  # few and so fast
-seen = {"train": [], "val": []}
+SampleVideos.__init__.__defaults__ = None, 1, 2  # few and so fast
 train_step, test_step = SVG.train_step, SVG.test_step
 
 def watched_train_step(self, video):
@@ -57,15 +60,13 @@ def watched_test_step(self, data):
     return test_step(self, data)
 
 SVG.train_step, SVG.test_step = watched_train_step, watched_test_step
-os.chdir(folder)
-options = dict(width=4, g_dim=8, z_dim=3, rnn_size=16, n_past=2, n_future=2, beta=1e-2, save_minutes=1e-9, **recipe)
-words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if not isinstance(value, bool)]
-words += [f"--{name.replace('_', '-')}" for name, value in options.items() if value is True]
-try:
-    main(["train", "--name", "run", *words])
-except KeyboardInterrupt as stop:
-    print(stop)
-    sys.exit(130)
+os.chdir(sys.argv[1])
+for name, options, step, signal in json.loads(sys.argv[2]):
+    seen = {"train": [], "val": []}
+    try:
+        main(["train", "--name", name, *options])
+    except (KeyboardInterrupt, ValueError, OSError) as end:
+        print(f"{type(end).__name__}: {end}")
 pathlib.Path("seen.json").write_text(json.dumps(seen))
 """
 
@@ -97,28 +98,22 @@ def by_slurm() -> list[dict[str, str]]:
     return [{name: str(value) for name, value in (step | {"SLURM_PROCID": index}).items()} for index in range(2)]
 
 
-def two_workers(folder, recipe, environments, step=0, number=0, last=30):
-    """Runs both, each in a folder of its own; the second one gets signal `number`. Returns exit codes and outputs.
+def two_workers(folder, environments, *trainings) -> tuple[list[int], list[str]]:
+    """Runs the trainings (the first worker's beside the second's) on both, each in a folder of its own.
 
-    One that the death of the other leaves waiting is killed after `last` seconds.
+    Returns exit codes and outputs.
     """
-    settings = {name: value for name, value in vars(recipe).items() if value not in (None, False)}
     processes = []
     for index, environment in enumerate(environments):
         (folder / str(index)).mkdir(parents=True, exist_ok=True)
-        arguments = [folder / str(index), json.dumps(settings), step, number if index == 1 else 0]
+        arguments = [folder / str(index), json.dumps([training[index] for training in trainings])]
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-c", WORKER, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 text=True, env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], **environment},
             )
         )  # fmt: skip
-    outputs = [processes[1].communicate(timeout=300)[0]]
-    try:
-        outputs.insert(0, processes[0].communicate(timeout=last)[0])
-    except subprocess.TimeoutExpired:
-        processes[0].kill()
-        outputs.insert(0, processes[0].communicate()[0])
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
     return [process.returncode for process in processes], outputs
 
 
@@ -126,8 +121,8 @@ def logs(folder, name="run"):
     return pd.read_csv(folder / "results" / name / "losses.csv").drop(columns=["learning_rate", "val_ssim"])
 
 
-def final_weights(folder):
-    reader = tf.train.load_checkpoint(str(folder / f"checkpoints/run/state/step-{2 * STEPS}"))
+def final_weights(folder, name):
+    reader = tf.train.load_checkpoint(str(folder / f"checkpoints/{name}/state/step-{2 * STEPS}"))
     names = [name for name in reader.get_variable_to_shape_map() if "VARIABLE_VALUE" in name]
     assert len(names) > 100
     return {name: reader.get_tensor(name) for name in names}
@@ -142,12 +137,24 @@ def recipe(lively, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shared(recipe, tmp_path_factory):
-    """A training by two workers: the folder that holds theirs."""
-    folder = tmp_path_factory.mktemp("shared")
-    codes, outputs = two_workers(folder, recipe, by_tf_config())
-    assert codes == [0, 0], outputs
-    return folder
+def workers(recipe, tmp_path_factory):
+    """Two trainings by two workers: `run`, stopped, killed and gone on with, and `whole`. Their folder, and outputs.
+
+    Starting a worker takes most of the time, so that it does all that can be done in one process.
+    """
+    folder = tmp_path_factory.mktemp("workers")
+    options = [*OPTIONS.split(), "--start-from", recipe.start_from]
+
+    def training(name, step=0, first=0, second=0):
+        return [name, options, step, first], [name, options, step, second]
+
+    other = ["other", options, 0, 0], ["other", [*options, "--width", "8", "--clip-norm", "1"], 0, 0]
+    begun = two_workers(
+        folder, by_slurm(), other, training("run", 1, second=signal.SIGTERM), training("run", 3, first=signal.SIGKILL)
+    )
+    ended = two_workers(folder, by_tf_config(), training("run"), training("whole"))
+    assert ended[0] == [0, 0], (begun, ended)
+    return folder, begun, ended
 
 
 def in_this_process(folder, name, recipe, machine=None):
@@ -172,29 +179,30 @@ def assert_same_losses(found, expected):
     pd.testing.assert_frame_equal(found, expected, rtol=1e-4)
 
 
-def test_two_workers_have_the_losses_of_one(alone, shared):
-    assert_same_losses(logs(shared / "0"), alone)
+def test_two_workers_have_the_losses_of_one(alone, workers):
+    assert_same_losses(logs(workers[0] / "0", "whole"), alone)
 
 
 def test_two_devices_have_the_losses_of_one(alone, recipe, tmp_path, on_two_devices, eagerly):
-    assert_same_losses(in_this_process(tmp_path, "both", recipe), alone)
+    assert_same_losses(in_this_process(tmp_path, "both", recipe.replace(epochs=1)), alone[:1])
 
 
-def test_without_synchronised_batch_norm_two_devices_learn_something_else(
-    alone, recipe, tmp_path, on_two_devices, eagerly
-):
-    found = in_this_process(tmp_path, "own", recipe.replace(sync_batch_norm=False, epochs=1))
-    with pytest.raises(AssertionError, match=r"DataFrame.*are different"):
-        assert_same_losses(found, alone[:1])
+@pytest.mark.parametrize("synchronised", [True, False])
+def test_batch_norm_is_synchronised_where_the_recipe_says_so(synchronised):
+    model = build_model(CONFIG, RECIPE.replace(sync_batch_norm=synchronised), Machine())
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, BatchNorm)]
+    assert [norm.synchronized for norm in norms] == [synchronised] * len(norms)
+    assert len(norms) > 5
 
 
-def test_the_first_worker_alone_writes(shared):
-    assert [path.name for path in (shared / "1").iterdir()] == ["seen.json"]
-    assert {path.name for path in (shared / "0").iterdir()} == {"seen.json", "checkpoints", "results"}
+def test_the_first_worker_alone_writes(workers):
+    assert [path.name for path in (workers[0] / "1").iterdir()] == ["seen.json"]
+    assert {path.name for path in (workers[0] / "0").iterdir()} == {"seen.json", "checkpoints", "results"}
+    assert {path.name for path in (workers[0] / "0/checkpoints").iterdir()} == {"run", "whole"}
 
 
-def test_workers_share_every_batch_and_no_sequence_comes_twice(shared):
-    seen = [json.loads((shared / str(index) / "seen.json").read_text()) for index in range(2)]
+def test_workers_share_every_batch_and_no_sequence_comes_twice(workers):
+    seen = [json.loads((workers[0] / str(index) / "seen.json").read_text()) for index in range(2)]
     steps = [first + second for first, second in zip(*(worker["train"] for worker in seen), strict=True)]
     batches = make_dataset(CONFIG, "train", batch_size=4, count=4 * 2 * STEPS)
     np.testing.assert_allclose(steps, [tf.reduce_sum(batch, [1, 2, 3, 4]) for batch in batches], rtol=1e-5)
@@ -204,37 +212,38 @@ def test_workers_share_every_batch_and_no_sequence_comes_twice(shared):
         assert sorted(indices) == list(range(RECIPE.val_sequences))
 
 
-def test_workers_stopped_then_killed_end_where_uninterrupted_ones_do(shared, recipe, tmp_path):
-    """SIGTERM for one stops both after the same step; when one is killed, the other ends or is ended, too."""
-    codes, outputs = two_workers(tmp_path, recipe, by_slurm(), 1, signal.SIGTERM)
-    assert codes == [130, 130], outputs
-    assert "stopped by another worker after epoch 0 and 1 steps" in outputs[0]
-    assert "stopped by SIGTERM after epoch 0 and 1 steps" in outputs[1]
+def test_workers_with_other_settings_are_refused(workers):
+    message = "ValueError: not all workers have the same clip_norm, width; start them with the same command"
+    _, outputs = workers[1]
+    assert all(message in output for output in outputs), outputs
 
-    codes, outputs = two_workers(tmp_path, recipe, by_slurm(), 3, signal.SIGKILL)  # of this start: the last step
+
+def test_workers_stopped_then_killed_end_where_uninterrupted_ones_do(workers):
+    """SIGTERM for one stops both after the same step; when one is killed, the other says so and ends."""
+    folder, (codes, outputs), (_, last_outputs) = workers
+    assert "Stopped: stopped by another worker after epoch 0 and 1 steps" in outputs[0]
+    assert "Stopped: stopped by SIGTERM after epoch 0 and 1 steps" in outputs[1]
     assert "resuming after epoch 0 of 2 and 1 steps" in outputs[0]
-    assert codes[1] == -signal.SIGKILL
-    assert codes[0] != 0
-    codes, outputs = two_workers(tmp_path, recipe, by_tf_config())
-    assert codes == [0, 0], outputs
-    assert "resuming after epoch 1 of 2 and 1 steps" in outputs[0]
-    expected, resumed = final_weights(shared / "0"), final_weights(tmp_path / "0")
+    assert codes[0] == -signal.SIGKILL
+    assert "ConnectionError: another worker has ended or can't be reached any more" in outputs[1]
+    assert "resuming after epoch 1 of 2 and 1 steps" in last_outputs[0]
+    expected, resumed = (final_weights(folder / "0", name) for name in ("whole", "run"))
     assert expected.keys() == resumed.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(resumed[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
-    pd.testing.assert_frame_equal(logs(tmp_path / "0"), logs(shared / "0"), rtol=1e-4)
+    pd.testing.assert_frame_equal(logs(folder / "0", "run"), logs(folder / "0", "whole"), rtol=1e-4)
 
 
 def test_synchronised_batch_norm_is_that_of_the_whole_batch(two_devices):
-    """Output, gradients and moving statistics."""
+    """Output, gradients and moving statistics; without that they are others."""
     random_numbers = np.random.default_rng(0)
     x, factors = (random_numbers.normal(3, 2, (4, 5, 5, 3)).astype(np.float32) for _ in range(2))
 
-    def run(strategy, shares):
+    def run(strategy, shares, synchronised=True):
         with strategy.scope():
             norm = BatchNorm(dtype="float32")
             norm.build(x.shape)
-            norm.synchronized = True
+            norm.synchronized = synchronised
             norm.gamma.assign([0.5, 1.0, 2.0])
 
         def step(x, factors):
@@ -256,9 +265,11 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch(two_devices):
         whole = [tf.concat(results[k], 0) for k in (0, 1)] + [results[k][0] for k in (2, 3)]
         return [*whole, norm.moving_mean.numpy(), norm.moving_variance.numpy()]
 
-    both = run(two_devices, 2)
-    for a, b in zip(both, run(tf.distribute.get_strategy(), 1), strict=True):
+    both, each = run(two_devices, 2), run(two_devices, 2, synchronised=False)
+    whole = run(tf.distribute.get_strategy(), 1)
+    for a, b in zip(whole, both, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(whole[0], each[0], rtol=1e-2)
 
 
 # Small batches that make a step -------------------------------------------------------------------------------------
@@ -289,9 +300,11 @@ def test_accumulated_gradients_are_the_mean_over_small_batches(tiny, lively, ran
 
 
 def test_small_batches_dont_count_as_steps(tmp_path, eagerly):
-    in_this_process(tmp_path, "run", RECIPE.replace(epochs=1, val_sequences=2), Machine(accumulate=2))
-    assert [path.name for path in (tmp_path / "run/state").glob("*.index")] == [f"step-{STEPS}.index"]
-    assert tf.train.load_variable(str(tmp_path / f"run/state/step-{STEPS}"), ITERATIONS) == STEPS
+    in_this_process(
+        tmp_path, "run", RECIPE.replace(epochs=1, steps_per_epoch=1, val_sequences=2), Machine(accumulate=2)
+    )
+    assert [path.name for path in (tmp_path / "run/state").glob("*.index")] == ["step-1.index"]
+    assert tf.train.load_variable(str(tmp_path / "run/state/step-1"), ITERATIONS) == 1
 
 
 def test_batches_that_cant_be_cut_are_refused(tmp_path):

@@ -4,7 +4,9 @@ That a run which goes on from its states ends where an uninterrupted one does is
 state of the folder in which a kill, a power failure or a full disk may leave it is looked at.
 """
 
+import dataclasses
 import errno
+import json
 import os
 import pathlib
 import shutil
@@ -16,10 +18,12 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+from files import evaluate as evaluation
 from files.config import Machine
+from files.evaluate import EvaluateOptions
 from files.model_svg import SVG
 from files.resume import resume
-from files.state import Progress, TrainingState, training_states
+from files.state import Progress, TrainingState, state_step, training_states
 from files.train import build_model, train
 
 OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")  # Python's audit events
@@ -78,8 +82,8 @@ def model(tiny, recipe):
 def resumed(model, folder, recipe) -> Progress:
     """How far a resume comes, and the weights that it reads are in `model`."""
     state = TrainingState(folder / "checkpoints/run/state", model, new_progress(model, recipe))
-    resume(folder / "checkpoints/run", state, recipe)
     (folder / "results/run").mkdir(parents=True, exist_ok=True)
+    resume(folder / "checkpoints/run", state, recipe, folder / "results/run")
     state.progress.write_logs(folder / "results/run")
     return state.progress
 
@@ -174,6 +178,110 @@ def test_any_one_file_may_be_damaged_by_a_power_failure(model, killed, expected,
                 kept = log[log["epoch"] < progress.epoch].reset_index(drop=True)
                 pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run/results/run" / name), kept)
             shutil.rmtree(tmp_path / "run")
+
+
+def written_last(folder: pathlib.Path, operations: list[str]) -> list[str]:
+    """The files of the finished run, newest first: each was written aside and renamed."""
+    written = [words.removeprefix("os.rename ").replace(".writing-", "") for words in operations]
+    return [file for file in dict.fromkeys(reversed(written)) if (folder / file).is_file()]
+
+
+def whole_states(folder: pathlib.Path, damaged: list[str]) -> list[int]:
+    """The steps of the states that have none of the damaged files."""
+    states = training_states(folder / "checkpoints/run")
+    return [state_step(state) for state in states if not any(f"{state.name}." in file for file in damaged)]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_newest_files_may_be_damaged_together(model, killed, expected, recipe, tmp_path):
+    """However many: training goes on from the newest state that is whole, or anew."""
+    folder, snapshots = killed
+    newest = written_last(folder, snapshots.operations)
+    assert len(newest) >= 12
+    steps = []
+    for count in range(2, len(newest) + 1):
+        for damage in ("missing", "empty", "cut", "zeros"):
+            copy = tmp_path / f"{count}-{damage}"
+            shutil.copytree(folder, copy)
+            for file in newest[:count]:
+                damages(copy / file)[damage]()
+            before = [weight.numpy() for weight in model.weights]
+            progress = resumed(model, copy, recipe)
+            steps.append(progress.steps)
+            assert progress.steps == max(whole_states(folder, newest[:count]), default=0), (count, damage)
+            for weight, value in zip(model.weights, expected[0].get(progress.steps, before), strict=True):
+                np.testing.assert_array_equal(weight, value)
+            for name, log in expected[1].items():
+                path, kept = copy / "results/run" / name, log[log["epoch"] < progress.epoch].reset_index(drop=True)
+                assert path.exists() == bool(progress.epoch)
+                assert not progress.epoch or pd.read_csv(path).equals(kept)
+            shutil.rmtree(copy)
+    assert set(steps) == {0, STEPS * 2, STEPS * EPOCHS - 1, STEPS * EPOCHS}  # what is tested happened
+
+
+def test_where_no_state_is_whole_a_run_begins_anew_and_loses_nothing(model, killed, recipe, tmp_path):
+    """Also when it is killed at any file operation meanwhile, and begins anew again."""
+    weights = tmp_path / "watched/checkpoints/run/model.data-00000-of-00001"
+    shutil.copytree(killed[0], tmp_path / "watched")
+    for prefix in training_states(weights.parent):
+        damages(pathlib.Path(f"{prefix}.index"))["cut"]()
+    best, state = weights.read_bytes(), {path.name: path.read_bytes() for path in (weights.parent / "state").glob("s*")}
+    logs = {path.name: path.read_bytes() for path in (tmp_path / "watched/results/run").glob("*.csv")}
+
+    def kept(folder):
+        return [path.parent for path in folder.rglob("model.data-*") if path.read_bytes() == best]
+
+    snapshots = Snapshots(tmp_path / "watched", tmp_path / "snapshots")
+    snapshots.active = True
+    with pytest.warns(
+        UserWarning, match=r"no training state .* is whole: beginning anew; .* is kept in \S+/run/kept-1"
+    ):
+        assert resumed(model, tmp_path / "watched", recipe).steps == 0
+    snapshots.active = False
+    [folder] = kept(tmp_path / "watched")
+    assert folder == weights.parent / "kept-1"
+    for parent, files in ((folder, logs), (folder / "state", state)):
+        assert {name: (parent / name).read_bytes() for name in files} == files
+    assert len(SVG.load(folder).weights) == len(model.weights)
+    for snapshot in sorted((tmp_path / "snapshots").iterdir()):
+        assert kept(snapshot)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert resumed(model, snapshot, recipe).steps == 0
+        assert any(found.name.startswith("kept") for found in kept(snapshot))
+        for found in kept(snapshot):
+            assert (found / "model.index").is_file()
+            assert not (found / ".writing-kept").exists()
+
+
+def figures(folder: pathlib.Path) -> dict:
+    """What an evaluation finds: all but its command, its time and its memory."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    found = {name: value for name, value in metrics.items() if name not in ("command", "seconds", "peak_memory_bytes")}
+    found |= {name: (folder / name).read_text() for name in ("per_frame.csv", "per_sequence.csv")}
+    with np.load(folder / "samples.npz") as arrays:
+        return found | {name: (array.shape, array.tobytes()) for name, array in arrays.items()}
+
+
+def test_an_evaluation_killed_at_any_file_operation_finds_the_same(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation.SVG, "load", lambda *_: model)
+    monkeypatch.setattr(evaluation, "fit_variance", lambda *_: 0.1)
+    (tmp_path / "watched").mkdir()
+    options = EvaluateOptions(
+        tmp_path / "model", results=tmp_path / "watched", n_future=2, n_samples=2, n_sequences=2, n_importance=1,
+        batch_size=1,
+    )  # fmt: skip
+    snapshots = Snapshots(tmp_path / "watched", tmp_path / "snapshots")
+    snapshots.active = True
+    evaluation.evaluate(options)
+    snapshots.active = False
+    expected, files = figures(options.folder), {path.name for path in options.folder.iterdir()}
+    assert len(snapshots.operations) > 20
+    for snapshot in sorted((tmp_path / "snapshots").iterdir()):
+        again = dataclasses.replace(options, results=snapshot)
+        evaluation.evaluate(again)
+        assert figures(again.folder) == expected
+        assert {path.name for path in again.folder.iterdir()} == files  # nothing half written is left
 
 
 def test_a_full_disk_loses_nothing_that_was_there(tiny, recipe, model, expected, tmp_path, monkeypatch, eagerly):
