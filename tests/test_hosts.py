@@ -32,10 +32,10 @@ RECIPE = Recipe(
     clip_norm=0.01,
 )  # fmt: skip
 
-OPTIONS = (
-    "--width 4 --g-dim 8 --z-dim 3 --rnn-size 16 --n-past 2 --n-future 2 --beta 1e-2 --batch-size 4 --steps-per-epoch 2 "
-    "--epochs 2 --val-sequences 7 --learning-rate 1e-3 --sync-batch-norm --clip-norm 0.01 --save-minutes 1e-9"
-)  # CONFIG and RECIPE
+OPTIONS = (  # CONFIG and RECIPE
+    "--width 4 --g-dim 8 --z-dim 3 --rnn-size 16 --n-past 2 --n-future 2 --beta 1e-2 --batch-size 4 --epochs 2 "
+    "--steps-per-epoch 2 --val-sequences 7 --learning-rate 1e-3 --sync-batch-norm --clip-norm 0.01 --save-minutes 1e-9"
+)
 
 # Arguments: folder, and a list of trainings, each [name, options, step, signal]: that comes at the step of this number.
 WORKER = """

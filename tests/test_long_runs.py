@@ -1,21 +1,63 @@
-"""Long runs don't leak: what is compiled once serves all lengths, batches and numbers of samples."""
+"""Long runs don't leak: what is compiled once serves all lengths, batches and numbers of samples, and memory stays."""
 
+import gc
+import pathlib
+
+import keras
 import numpy as np
 import pytest
 
+from files.config import Recipe
 from files.model_svg import SVG
+from files.train import train
+
+MEMORY = pathlib.Path("/proc/self/statm")  # of this process, in pages of 4 KiB: on Linux alone
+LEAK = 0.2  # MB per epoch, or per ten calls, that would be one
 
 
-@pytest.mark.parametrize(("changes", "calls"), [({}, 100), (dict(last_frame_skip=True, n_past=1), 5)], ids=str)
-def test_the_number_of_traces_is_bounded(tiny, changes, calls, random_video):
+def megabytes() -> float:
+    """What this process holds, without what Python would free anyway; 0 where the system doesn't tell."""
+    gc.collect()
+    return int(MEMORY.read_text().split()[1]) * 4096 / 2**20 if MEMORY.is_file() else 0.0
+
+
+@pytest.mark.parametrize(("changes", "calls"), [({}, 300), (dict(last_frame_skip=True, n_past=1), 5)], ids=str)
+def test_calls_of_many_lengths_neither_trace_nor_keep_memory(tiny, changes, calls, random_video):
     model = SVG(tiny.replace(**changes))
     rng, past = np.random.default_rng(0), model.config.n_past
     first = [(1, 1, 1), (1, 1, 2), (2, 3, 1), (2, 1, 3), (1, 1, 2)]
-    for batch, frames, samples in (*first, *rng.integers(1, 4, (calls, 3)).tolist()):
+    sizes, before = [*first, *rng.integers(1, 4, (calls, 3)).tolist()], 0.0
+    for number, (batch, frames, samples) in enumerate(sizes):
         shape = batch, samples, frames, 64, 64, 1
         assert model.generate(random_video(batch, past, 64, 64, 1), frames, samples).shape == shape
-    for batch, frames in rng.integers(1, 5, (calls, 2)).tolist():
+        if number == len(sizes) // 3:
+            before = megabytes()
+    assert megabytes() - before < LEAK * max(10, 2 * calls / 3 / 10)
+    for batch, frames in rng.integers(1, 5, (calls // 3, 2)).tolist():
         video = random_video(batch, past + frames, 64, 64, 1)
         assert model.reconstruct(video).shape == (batch, past + frames - 1, 64, 64, 1)
     assert model._generate.experimental_get_tracing_count() <= 5
     assert model._reconstruct.experimental_get_tracing_count() <= 4
+
+
+def test_epochs_neither_trace_nor_keep_memory(tiny, tmp_path, monkeypatch):
+    config = tiny.replace(width=2, g_dim=4, rnn_size=4, n_past=1, n_future=1)
+    epochs, warm_up, held, traced = 60, 20, [], []
+
+    def counting(function):  # Python runs what is compiled only while it is traced
+        return lambda *args, **kwargs: traced.append(function) or function(*args, **kwargs)
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch + 1 in (warm_up, epochs):
+                held.append((megabytes(), len(gc.get_objects()), len(traced)))
+
+    monkeypatch.setattr(SVG, "call", counting(SVG.call))
+    monkeypatch.setattr(SVG, "imagine", counting(SVG.imagine))
+    monkeypatch.setattr("files.train.StopOnNaN", Watch)
+    recipe = Recipe(batch_size=1, steps_per_epoch=1, epochs=epochs, val_sequences=1)
+    train(config, recipe, None, "run", tmp_path, tmp_path / "results", verbose=0)
+    (memory, objects, traces), (memory_after, objects_after, traces_after) = held
+    assert memory_after - memory < LEAK * (epochs - warm_up)
+    assert objects_after - objects < 100 * (epochs - warm_up)  # a row of the logs has some
+    assert traces_after == traces > 2

@@ -98,7 +98,7 @@ def last_step(folder):
 
 def test_a_run_that_is_killed_and_stopped_ends_where_an_uninterrupted_one_does(uninterrupted, tmp_path):
     arguments = [*RUN, "--save-minutes", "1e-9"]  # after every step
-    for how, code, step in ((signal.SIGKILL, -9, 1), (signal.SIGTERM, 130, 4), (signal.SIGINT, 130, 8)):
+    for how, code, step in ((signal.SIGKILL, -9, 1), (signal.SIGTERM, 130, 5)):
         process = command(tmp_path, *arguments)
         wait_for(process, lambda step=step: last_step(tmp_path) >= step)
         process.send_signal(how)
@@ -299,8 +299,9 @@ def test_other_settings_within_the_first_epoch_begin_anew(training, capsys):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
-def stop_after(steps, run):
-    """Presses Ctrl-C in the step of that number; `run` trains."""
+@contextlib.contextmanager
+def press_in_step(steps):
+    """Presses Ctrl-C in the step of that number."""
 
     class Press(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
@@ -309,9 +310,22 @@ def stop_after(steps, run):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("files.train.StopOnNaN", Press)
-        with pytest.raises(Stopped) as stopped:
-            run()
+        yield
+
+
+def stop_after(steps, run):
+    """Presses Ctrl-C in the step of that number; `run` trains."""
+    with press_in_step(steps), pytest.raises(Stopped) as stopped:
+        run()
     return stopped.value
+
+
+def test_ctrl_c_ends_the_command_as_it_does_others(tmp_path, eagerly):
+    with press_in_step(2):
+        code, output = run(tmp_path, *RUN)
+    assert code == 130
+    assert "stopped by SIGINT after epoch 0 and 2 steps; saved in checkpoints/run/state/step-2. The same" in output
+    assert last_step(tmp_path) == 2
 
 
 def test_a_notebook_shows_one_line_when_it_is_stopped(training, capsys):
