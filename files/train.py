@@ -18,7 +18,7 @@ from files.device import device_line, device_strategy
 from files.durable import only_process
 from files.hosts import Workers
 from files.model_svg import SVG, Adam
-from files.ops import BatchNorm
+from files.ops import BatchNorm, has_gpu
 from files.progress import progress_bar
 from files.resume import resume
 from files.scheduled_sampling import ScheduledSamplingSVG
@@ -57,7 +57,7 @@ def train(
     machine, strategy = machine or Machine(), device_strategy()
     with Workers(strategy).none_lost() as workers:
         workers.check_same({**vars(config), **vars(recipe), **vars(machine.replace(store=None))})
-        check_together(recipe, machine, strategy.num_replicas_in_sync)
+        check_together(recipe, machine, workers)
         folders = run_folder(checkpoints, name), run_folder(results, name)
         return train_together(workers, config, recipe, machine, *folders, verbose)
 
@@ -139,8 +139,16 @@ def train_together(
     return model
 
 
-def check_together(recipe: Recipe, machine: Machine, replicas: int) -> None:
+def check_together(recipe: Recipe, machine: Machine, workers: Workers) -> None:
     """Raises ValueError for settings of which each is right, but not with the others."""
+    replicas = workers.strategy.num_replicas_in_sync
+    if workers.several and machine.steps_per_execution > 1:
+        raise ValueError(
+            f"steps_per_execution is {machine.steps_per_execution}; expected 1, because Keras can't ask several "
+            "workers for their next batch from within a graph"
+        )
+    if workers.several and machine.jit_compile and not has_gpu():
+        raise ValueError("jit_compile is True; expected False, because XLA can't sum over several workers on CPUs")
     if recipe.steps_per_epoch % machine.steps_per_execution:
         raise ValueError(
             f"steps_per_execution is {machine.steps_per_execution}; expected a divisor of steps_per_epoch, "

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -21,7 +22,7 @@ import tensorflow as tf
 from files.config import Config, Machine, Recipe
 from files.data import make_dataset
 from files.ops import BatchNorm
-from files.train import build_model, train
+from files.train import build_model, check_together, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 STEPS = 2
@@ -216,6 +217,19 @@ def test_workers_with_other_settings_are_refused(workers):
     message = "ValueError: not all workers have the same clip_norm, width; start them with the same command"
     _, outputs = workers[1]
     assert all(message in output for output in outputs), outputs
+
+
+@pytest.mark.parametrize(
+    ("machine", "message"),
+    [
+        (Machine(steps_per_execution=2), "steps_per_execution is 2; expected 1"),
+        (Machine(jit_compile=True), "XLA"),
+    ],
+)
+def test_what_several_workers_cant_do_is_refused(machine, message):
+    two = types.SimpleNamespace(several=True, strategy=types.SimpleNamespace(num_replicas_in_sync=2))
+    with pytest.raises(ValueError, match=message):
+        check_together(RECIPE, machine, two)
 
 
 def test_workers_stopped_then_killed_end_where_uninterrupted_ones_do(workers):
