@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import sys
 
 import keras
 import numpy as np
@@ -15,29 +16,16 @@ LEAK = 0.1  # MB per epoch, or per ten calls, that would be one
 
 
 class MallocInfo(ctypes.Structure):
-    """What glibc's mallinfo2 returns; the resident size tells as much of its caches as of what is held."""
+    """What glibc's mallinfo2 returns, two fields of which are needed; the resident size would count its caches, too."""
 
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "top",
-        )
-    ]
+    _fields_ = [(name, ctypes.c_size_t) for name in ("arena", *"abc", "hblkhd", *"de", "uordblks", *"fg")]
 
 
 def megabytes() -> float:
     """What has been allocated and not freed, but for Python's small objects; 0 where the C library can't tell."""
     gc.collect()
-    if not (told := getattr(ctypes.CDLL(None), "mallinfo2", None)):
+    told = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform == "linux" else None
+    if told is None:
         return 0.0
     told.restype = MallocInfo
     info = told()
