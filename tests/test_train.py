@@ -221,6 +221,17 @@ def test_training_starts_where_there_is_a_gpu(tmp_path):
 # Within this process ------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def tiny(tiny):
+    """Fewer frames: without graphs each of them takes its time."""
+    return tiny.replace(n_past=2, n_future=2)
+
+
+@pytest.fixture(scope="module")
+def short(short):
+    return short.replace(val_sequences=2)
+
+
 @pytest.fixture
 def training(tiny, short, tmp_path, eagerly):
     """A function that trains, and its folder: other settings than those of `tiny` and `short` as keywords."""
@@ -355,7 +366,9 @@ def test_load_restores_every_array_and_takes_overrides(tiny, tmp_path, settings)
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
-def test_a_scheduled_sampling_run_loads_as_a_model_of_the_papers_loss(tiny, short, lively, tmp_path, random_video):
+def test_a_scheduled_sampling_run_loads_as_a_model_of_the_papers_loss(
+    tiny, short, lively, tmp_path, random_video, eagerly
+):
     lively(tiny).save_weights_to(tmp_path / "start")
     recipe = short.replace(teacher_forcing=0.0, start_from=str(tmp_path / "start"), epochs=1)
     trained = train(tiny, recipe, None, "own", tmp_path, tmp_path / "results", verbose=0)
