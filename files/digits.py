@@ -33,9 +33,15 @@ def digits_kept(samples: np.ndarray, digits: np.ndarray, position: np.ndarray) -
         raise ValueError(f"digits are {digits.dtype} of shape {digits.shape}; expected uint8 of shape [D, S, S]")
     if position.shape != (samples.shape[1], len(digits), 2):
         raise ValueError(f"position has shape {position.shape}; expected {[samples.shape[1], len(digits), 2]}")
-    explained, corner = explain(samples.reshape(-1, CANVAS, CANVAS), digits)
-    distance = np.linalg.norm(corner.reshape(*samples.shape[:2], -1, 2) - np.round(position), axis=-1)
-    return explained.reshape(samples.shape[:2]) > KEPT, distance.mean(-1)
+    explained, distance = explain_video(samples[..., 0], digits, position)
+    return explained > KEPT, distance
+
+
+def explain_video(video: np.ndarray, digits: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The explained share of video [..., T, 64, 64], and the mean distance of its digits from `position`, [..., T]."""
+    explained, corner = explain(video.reshape(-1, CANVAS, CANVAS), digits)
+    distance = np.linalg.norm(corner.reshape(*video.shape[:-2], -1, 2) - np.round(position), axis=-1)
+    return explained.reshape(video.shape[:-2]), distance.mean(-1).astype(np.float32)
 
 
 def explain(frames: np.ndarray, digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,11 +7,14 @@ sequences, N that of samples, T that of frames, F that of predicted ones, K that
 import numpy as np
 import pandas as pd
 
+from files.digits import KEPT
+
 METRICS = ("psnr", "ssim")
-REFERENCES = ("posterior", "repeat", "black")  # rows of the table beside best, mean and single
+REFERENCES = ("posterior", "own_frames", "repeat", "black")  # rows of the table beside best, mean and single
+DIGITS_THERE, DIGITS_GONE = ("truth", "posterior"), ("other_digits", "digit_missing")
 LAGS = range(-5, 6)  # frames around a bounce
 
-Scores = dict[str, np.ndarray]  # what `score_batch` in files/evaluate.py keeps of each sequence
+Scores = dict[str, np.ndarray]  # what `score_batch` in files/scoring.py keeps of each sequence
 Rows = dict[str, dict[str, np.ndarray]]  # row of the table -> metric -> values [S, F]
 
 
@@ -31,14 +34,50 @@ def table_rows(scores: Scores) -> Rows:
     if "ssim_simulator" in scores:
         rows["simulator_best"] = {name: best_sample(scores[f"{name}_simulator"]) for name in METRICS}
         rows["simulator_mean"] = {name: scores[f"{name}_simulator"].mean(1) for name in METRICS}
-    return rows | {row: {name: scores[f"{name}_{row}"] for name in METRICS} for row in REFERENCES}
+    rows |= {row: {name: scores[f"{name}_{row}"] for name in METRICS} for row in REFERENCES}
+    for row, values in digit_rows(scores).items():
+        rows[row] = rows[row] | values
+    return rows
+
+
+def digit_rows(scores: Scores) -> Rows:
+    """For Moving MNIST: `kept`, whether a frame shows the true digits, and `distance` from their places where it does.
+
+    In pixels; NaN where no digits are kept. `best` is the sample with the best SSIM, `mean` that over the first samples
+    of each sequence.
+    """
+    if "explained_truth" not in scores:
+        return {}
+    found = {}
+    for row, name in {"best": "best", "mean": "samples", "simulator_mean": "simulator"}.items() | {
+        (row, row) for row in ("posterior", "own_frames")
+    }:
+        kept = scores[f"explained_{name}"] > KEPT
+        distance = np.where(kept, scores[f"distance_{name}"], np.nan)
+        samples = kept.ndim == 3  # [S, n, F]
+        found[row] = {
+            "kept": kept.mean(1) if samples else kept.astype(float),
+            "distance": mean_of_known(distance, 1) if samples else distance,
+        }
+    return found
+
+
+def digit_errors(scores: Scores) -> dict:
+    """How often the threshold of `kept` is wrong, as shares of frames: digits that are there, and ones that aren't."""
+    share = {name: float((scores[f"explained_{name}"] > KEPT).mean()) for name in (*DIGITS_THERE, *DIGITS_GONE)}
+    return {
+        "threshold": KEPT,
+        "n_samples": scores["explained_samples"].shape[1],
+        "missed": {name: 1 - share[name] for name in DIGITS_THERE},
+        "false": {name: share[name] for name in DIGITS_GONE},
+    }
 
 
 def quality(rows: Rows, scores: Scores, per_sequence: pd.DataFrame, n_past: int) -> dict:
     """The part of `metrics.json` that tells how good the model is; each mean comes with its 95 % interval."""
     return {
         "table": {
-            row: {metric: mean_interval(values.mean(-1)) for metric, values in by_metric.items()}
+            row: {metric: mean_interval(mean_of_known(values, -1)) for metric, values in by_metric.items()}
             for row, by_metric in rows.items()
         },
         "best_of": {metric: best_of_n(scores[metric]) for metric in METRICS},
@@ -46,7 +85,8 @@ def quality(rows: Rows, scores: Scores, per_sequence: pd.DataFrame, n_past: int)
         "brightness": brightness_at_end(scores["brightness"], scores["brightness_truth"]),
         "spread_skill": spread_skill(scores["spread"], scores["error"], scores["psnr"].shape[1]),
         "prior_sigma": sigma_around_bounces(scores["prior_sigma"], scores["bounced"], n_past),
-        "lpips": None,  # LPIPS and FVD: see the top of files/evaluate.py
+        **({"digits": digit_errors(scores)} if "explained_truth" in scores else {}),
+        "lpips": None,
         "fvd": None,
     }
 
@@ -62,6 +102,8 @@ def frame_table(rows: Rows, scores: Scores, n_past: int) -> pd.DataFrame:
         ("prior", "sigma", 2, scores["prior_sigma"]),
         ("posterior", "kl", 2, scores["kl"]),
     ]
+    if "explained_other_digits" in scores:
+        series.append(("other_digits", "kept", n_past + 1, scores["explained_other_digits"] > KEPT))
     return pd.DataFrame(
         {"row": row, "metric": metric, "frame": first + frame, **mean_interval(values[:, frame])}
         for row, metric, first, values in series
@@ -69,16 +111,17 @@ def frame_table(rows: Rows, scores: Scores, n_past: int) -> pd.DataFrame:
     )
 
 
-def sequence_table(rows: Rows, scores: Scores, variance: float) -> pd.DataFrame:
+def sequence_table(rows: Rows, scores: Scores, variance: float, pixels: int) -> pd.DataFrame:
     """`per_sequence.csv`: the averages over time of each sequence.
 
-    `diversity` is the mean squared distance per pixel between two samples.
+    `diversity` is the mean squared distance per pixel between two samples; a frame has so many `pixels`.
     """
     columns = {
-        f"{metric}_{row}": values.mean(-1) for row, metrics in rows.items() for metric, values in metrics.items()
+        f"{metric}_{row}": mean_of_known(values, -1)
+        for row, by_metric in rows.items()
+        for metric, values in by_metric.items()
     }
     best = {f"best_sample_{metric}": scores[metric].mean(-1).argmax(1) for metric in METRICS}
-    pixels = int(np.prod(scores["shown_truth"].shape[2:]))
     table = pd.DataFrame(
         {**columns, **best, "diversity": 2 * scores["spread"].mean(-1), **bounds(scores, variance, pixels)}
     )
@@ -89,10 +132,22 @@ def sequence_table(rows: Rows, scores: Scores, variance: float) -> pd.DataFrame:
 
 
 def mean_interval(values: np.ndarray) -> dict[str, float]:
-    """Mean over sequences and half the width of its 95 % interval, 1.96 standard errors."""
+    """Mean over sequences and half the width of its 95 % interval, 1.96 standard errors; NaN is left out."""
     values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
     error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
     return {"mean": np.mean(values) if len(values) else np.nan, "interval": 1.96 * error}
+
+
+def mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
+    """The mean along an axis of what isn't NaN; NaN where nothing is."""
+    known = ~np.isnan(values)
+    return np.divide(
+        np.where(known, values, 0).sum(axis),
+        known.sum(axis),
+        where=known.any(axis),
+        out=np.full(known.any(axis).shape, np.nan),
+    )
 
 
 def best_sample(values: np.ndarray) -> np.ndarray:

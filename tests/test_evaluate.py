@@ -12,13 +12,23 @@ from scipy import special, stats
 from scipy.spatial.distance import pdist
 
 from files import evaluate as evaluation
-from files import utils
+from files import scoring, utils
 from files.data import make_dataset, simulate_futures
 from files.evaluate import EvaluateOptions, evaluate
 from files.figures import FigureOptions, find_evaluation, make_figures
 from files.model_svg import SVG
+from files.scheduled_sampling import ScheduledSamplingSVG
 
 SEQUENCES, SAMPLES, PAST, FUTURE = 5, 4, 3, 6
+
+
+def own_frames(model, video, posterior_noise):
+    """Of a model in training that is fed nothing but its own frames after the past."""
+    trained = ScheduledSamplingSVG(model.config, teacher_forcing=0.0)
+    for variable, value in zip(trained.variables, model.variables, strict=True):
+        variable.assign(value)
+    coins = np.ones(video.shape[:2], np.float32)
+    return trained(video, posterior_noise=posterior_noise, coins=coins)["x_pred"].numpy()[:, PAST - 1 :]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,6 +94,7 @@ def expected(model):
         "samples": samples,
         "simulator": simulate_futures(model.config.data, batch, PAST, SAMPLES, seed=0, start=0).numpy(),
         "posterior": model.reconstruct(video, posterior_noise).numpy()[:, None, PAST - 1 :],
+        "own_frames": own_frames(model, video, posterior_noise)[:, None],
         "repeat": np.repeat(past[:, None, -1:], FUTURE, 2),
         "black": np.zeros_like(future)[:, None],
     }
@@ -94,7 +105,7 @@ def expected(model):
     table = {row: {name: values[:, 0] for name, values in by_metric.items()} for row, by_metric in scores.items()}
     table["single"] = {name: values[:, 0] for name, values in of_samples.items()}
     for row, by_metric in {"": of_samples, "simulator_": simulated}.items():
-        by_metric = {name: np.minimum(values, evaluation.PSNR_CAP) for name, values in by_metric.items()}
+        by_metric = {name: np.minimum(values, scoring.PSNR_CAP) for name, values in by_metric.items()}
         best = {name: values.mean(-1).argmax(1) for name, values in by_metric.items()}
         table[f"{row}mean"] = {name: values.mean(1) for name, values in by_metric.items()}
         table[f"{row}best"] = {
@@ -411,21 +422,21 @@ def test_ssim_in_the_graph_is_that_of_tensorflow(shape):
     a, b = np.random.default_rng(0).uniform(0, 1, (2, 3, *shape)).astype(np.float32)
     a[0] = b[1] = 0  # black frames
     b[2] = 0.9 * a[2]
-    np.testing.assert_allclose(evaluation.graph_ssim(a, b), tf.image.ssim(a, b, 1.0), atol=2e-6)
-    np.testing.assert_allclose(evaluation.graph_ssim(a[:, None], b)[2, 0], utils.ssim(a[2], b[0]), atol=2e-6)
+    np.testing.assert_allclose(utils.graph_ssim(a, b), tf.image.ssim(a, b, 1.0), atol=2e-6)
+    np.testing.assert_allclose(utils.graph_ssim(a[:, None], b)[2, 0], utils.ssim(a[2], b[0]), atol=2e-6)
 
 
 def test_psnr_of_equal_frames_is_finite():
     video = np.random.default_rng(0).uniform(0, 1, (1, 2, 16, 16, 1)).astype(np.float32)
-    psnr = evaluation.frame_scores(video[:, None], video)["psnr"]
+    psnr = scoring.frame_scores(video[:, None], video)["psnr"]
     np.testing.assert_allclose(psnr, np.full((1, 1, 2), 58.92), atol=0.01)  # 10 log10 (12 * 255²)
 
 
 def test_noise_depends_on_seed_and_sequence_alone():
-    whole = evaluation.noise(3, range(10), 1, (4, 2))
-    np.testing.assert_array_equal(whole[7:9], evaluation.noise(3, range(7, 9), 1, (4, 2)))
-    np.testing.assert_array_equal(whole[:, :2], evaluation.noise(3, range(10), 1, (2, 2)))  # fewer samples: the first
-    distinct = [whole[0], whole[1], evaluation.noise(3, [0], 2, (4, 2))[0], evaluation.noise(4, [0], 1, (4, 2))[0]]
+    whole = scoring.noise(3, range(10), 1, (4, 2))
+    np.testing.assert_array_equal(whole[7:9], scoring.noise(3, range(7, 9), 1, (4, 2)))
+    np.testing.assert_array_equal(whole[:, :2], scoring.noise(3, range(10), 1, (2, 2)))  # fewer samples: the first
+    distinct = [whole[0], whole[1], scoring.noise(3, [0], 2, (4, 2))[0], scoring.noise(4, [0], 1, (4, 2))[0]]
     assert len(np.unique(distinct)) == 4 * 8
 
 
