@@ -389,7 +389,10 @@ def summary(metrics: dict) -> str:
 
     The horizon, frames given and predicted, stands above.
     """
-    rows = {row: {name: cell(value) for name, value in values.items()} for row, values in metrics["table"].items()}
+    rows = {
+        protocols.TITLES.get(row, row): {name: cell(value) for name, value in values.items()}
+        for row, values in metrics["table"].items()
+    }
     names = {
         "psnr": "PSNR [dB]",
         "ssim": "SSIM",
@@ -410,8 +413,8 @@ def summary(metrics: dict) -> str:
         lines.append(
             f"Digits count as kept if more than {metrics['digits']['threshold']:g} of each is explained. That misses "
             f"{missed['truth']:.1%} of the true frames and {missed['posterior']:.1%} of the posterior's; it takes "
-            f"{false['other_digits']:.1%} of frames of other digits for the true ones, and {false['digit_missing']:.1%} "
-            "of those in which one is missing."
+            f"{false['other_digits']:.1%} of frames of other digits for the true ones, and "
+            f"{false['digit_missing']:.1%} of those in which one is missing."
         )
     if "protocol" in metrics:
         lines += ["", protocols.protocol_table(metrics["protocol"], metrics["n_sequences"])]

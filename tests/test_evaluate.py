@@ -14,6 +14,7 @@ from scipy.spatial.distance import pdist
 from files import evaluate as evaluation
 from files import scoring, utils
 from files.data import make_dataset, simulate_futures
+from files.digits import digits_kept
 from files.evaluate import EvaluateOptions, evaluate
 from files.figures import FigureOptions, find_evaluation, make_figures
 from files.model_svg import SVG
@@ -35,6 +36,7 @@ def own_frames(model, video, posterior_noise):
 def few_futures_and_training_batches():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "SHOWN", 2)
+        patch.setattr(scoring, "DIGIT_SAMPLES", 2)
         patch.setattr(evaluation, "VARIANCE_BATCHES", 4)
         yield
 
@@ -156,15 +158,48 @@ def test_brightness_is_that_of_samples_and_truth(results, expected):
     assert metrics["brightness"]["ratio"] == pytest.approx(of_samples[-1] / of_truth[-1], rel=1e-3)
 
 
-def test_best_and_worst_futures_are_kept(results, expected):
+def test_best_and_worst_futures_of_sequences_in_between_are_kept(results, expected):
     _, samples, video = expected
     kept = np.load(results[0] / "samples.npz")
-    assert len(kept["truth"]) == evaluation.SHOWN
-    np.testing.assert_array_equal(kept["truth"], np.round(255 * video[: evaluation.SHOWN]).astype(np.uint8))
-    similarity = utils.ssim(samples, video[:, None, PAST:]).mean(-1)
+    share = pd.read_csv(results[0] / "per_sequence.csv")["kept_mean"]
+    assert list(kept["index"]) == list(share.sort_values(kind="stable").index[[1, 3]])  # of five
+    np.testing.assert_array_equal(kept["truth"], np.round(255 * video[kept["index"]]).astype(np.uint8))
+    similarity = utils.ssim(samples, video[:, None, PAST:]).mean(-1)[kept["index"]]
     for name, chosen in (("best", similarity.argmax(1)), ("worst", similarity.argmin(1))):
         for k, video_kept in enumerate(kept[name] / 255):
-            assert np.abs(video_kept - samples[k, chosen[k]]).max() < 1.5 / 255
+            assert np.abs(video_kept - samples[kept["index"][k], chosen[k]]).max() < 1.5 / 255
+
+
+def test_digits_kept_are_those_of_the_measure(results, expected, model):
+    folder, metrics = results
+    _, samples, video = expected
+    sequences = dict(n_frames=PAST + FUTURE, count=SEQUENCES, batch_size=SEQUENCES, trajectories=True)
+    (batch,) = make_dataset(model.config, "test", **sequences)
+    noise = np.stack([np.random.default_rng([0, k, 2]).standard_normal((2, PAST + FUTURE - 1, 3), np.float32)[0]
+                      for k in range(SEQUENCES)])  # fmt: skip
+    rows = {
+        "mean": samples[:, :2],
+        "posterior": np.round(255 * model.reconstruct(video, noise).numpy()[:, None, PAST - 1 :]) / 255,
+    }
+    per_sequence = pd.read_csv(folder / "per_sequence.csv")
+    for row, videos in rows.items():
+        for k in range(SEQUENCES):
+            kept, error = digits_kept(videos[k], batch["digit"][k], batch["position"][k, PAST:])
+            assert per_sequence[f"kept_{row}"][k] == pytest.approx(kept.mean(), abs=1e-4)
+            if kept.any():
+                assert per_sequence[f"distance_{row}"][k] == pytest.approx(error[kept].mean(), rel=1e-3)
+    assert metrics["table"]["simulator_mean"]["kept"]["mean"] == 1
+    assert metrics["digits"]["missed"]["truth"] == 0
+    assert metrics["digits"]["false"]["other_digits"] < 0.1
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_own_frames_with_the_posteriors_z_are_those_of_training_on_own_frames(tiny, lively, random_video, skip):
+    model = lively(tiny.replace(last_frame_skip=skip))
+    video = random_video(2, PAST + FUTURE, 64, 64, 1)
+    noise = np.random.default_rng(0).standard_normal((2, PAST + FUTURE - 1, 3)).astype(np.float32)
+    own = scoring.references(model, video, tf.constant(noise))["own_frames"]
+    np.testing.assert_allclose(own, own_frames(model, video, noise), atol=1e-5)
 
 
 def test_bounds_are_those_of_scipy_densities(results, model):

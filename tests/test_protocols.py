@@ -1,0 +1,91 @@
+"""The published protocols against scikit-image and their definitions, and what they refuse."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from files import evaluate as evaluation
+from files import protocols
+from files.config import Config
+from files.evaluate import EvaluateOptions, evaluate
+from files.videos import KTH
+
+
+@pytest.fixture(scope="module", params=[1, 3])
+def pair(request):
+    """Predictions [1, 2, 3, 16, 16, C] and truth [1, 3, 16, 16, C]."""
+    rng = np.random.default_rng(0)
+    return [rng.uniform(0, 1, (1, *n, 3, 16, 16, request.param)).astype(np.float32) for n in ((2,), ())]
+
+
+def by_definition(name, predictions, future):
+    """PSNR and SSIM [N] of one sequence, by scikit-image."""
+    protocol = protocols.PROTOCOLS[name]
+    channels = range(future.shape[-1])
+    psnr, ssim = [], []
+    for sample in predictions[0]:
+        frames = list(zip(sample, future[0], strict=True))
+        if protocol.psnr == "of all frames":
+            psnr.append(-10 * np.log10(np.mean([np.mean((a - b) ** 2) for a, b in frames])))
+        else:
+            psnr.append(np.mean([peak_signal_noise_ratio(b[..., c], a[..., c], data_range=1) for a, b in frames
+                                 for c in channels]))  # fmt: skip
+        if protocol.ssim == "uniform":
+            options = dict(data_range=2)
+        else:
+            options = dict(data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+        if protocol.ssim == "black and white":
+            frames = [(np.round(a), np.round(b)) for a, b in frames]
+        ssim.append(np.mean([structural_similarity(a[..., c].astype(float), b[..., c].astype(float), **options)
+                             for a, b in frames for c in channels]))  # fmt: skip
+    return {"psnr": psnr, "ssim": ssim}
+
+
+@pytest.mark.parametrize("name", ["srvp-smmnist", "svg-smmnist", "mcvd-smmnist"])
+def test_scores_are_those_of_the_definition(pair, name):
+    found = protocols.protocol_scores(protocols.PROTOCOLS[name], *map(tf.constant, pair))
+    for metric, values in by_definition(name, *pair).items():
+        np.testing.assert_allclose(found[metric][0], values, atol=2e-5)
+
+
+def test_every_protocol_is_published_with_its_sources():
+    published = json.loads(protocols.PUBLISHED.read_text())
+    assert set(published) == set(protocols.PROTOCOLS) == set(protocols.Name.__args__)
+    for entry in published.values():
+        assert all({"model", "source"} <= set(row) for row in entry["rows"])
+    (svg, *_) = published["srvp-smmnist"]["rows"]
+    assert (svg["psnr"], svg["ssim"]) == (14.50, 0.7090)
+
+
+def test_what_does_not_fit_a_protocol_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="gives 10 frames; this model conditions on 5"):
+        protocols.check_protocol("srvp-kth", Config(data="videos"), KTH)
+    with pytest.raises(ValueError, match=r"is one for KTH actions; the data is smmnist \(made\)"):
+        protocols.check_protocol("srvp-kth", Config(n_past=10), None)
+    protocols.check_protocol("srvp-kth", Config(n_past=10, data="svg_test_set_40.npz"), "array of videos")
+    with pytest.raises(ValueError, match="is one of the test split"):
+        EvaluateOptions(tmp_path, protocol="srvp-smmnist", split="val")
+
+
+def test_a_protocol_decides_data_and_numbers_and_prints_the_literature(tiny, lively, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "VARIANCE_BATCHES", 1)
+    monkeypatch.setattr(evaluation, "SHOWN", 1)
+    short = dataclasses.replace(protocols.PROTOCOLS["srvp-smmnist"], n_past=3, n_future=4, n_samples=3, n_sequences=2)
+    monkeypatch.setitem(protocols.PROTOCOLS, "srvp-smmnist", short)
+    lively(tiny).save_weights_to(tmp_path / "small")
+    options = EvaluateOptions(tmp_path / "small", protocol="srvp-smmnist", n_importance=1, results=tmp_path)
+    metrics = evaluate(options)
+    assert options.folder == tmp_path / "small" / "srvp-smmnist"
+    assert (metrics["data"], metrics["n_future"], metrics["n_samples"]) == ("smmnist_srvp", 4, 3)
+    assert metrics["n_sequences"] == 2
+    table = metrics["protocol"]["table"]
+    assert table["best"]["psnr"]["mean"] == pytest.approx(metrics["table"]["best"]["psnr"]["mean"], abs=0.05)
+    printed = capsys.readouterr().out
+    assert "Franceschi et al. 2020" in printed
+    assert "3 -> 4" in printed
+    assert "to be compared" not in printed  # all sequences of this test
+    assert metrics["protocol"]["published"]["rows"][1]["psnr"] == 16.93
