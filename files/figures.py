@@ -90,6 +90,8 @@ def evaluation_figures(folder: pathlib.Path) -> dict[str, plt.Figure]:
         f"{metric}_over_time": utils.plot_over_time(per_frame, metric, metrics["n_samples"])
         for metric in ("psnr", "ssim")
     }
+    if "kept" in set(per_frame["metric"]):
+        figures["digits_kept"] = utils.plot_digits_kept(per_frame)
     figures["best_of_n"] = utils.plot_best_of_n(metrics["best_of"])
     if metrics["spread_skill"]["ratio"] is not None:
         figures["spread_skill"] = utils.plot_spread_skill(
@@ -101,8 +103,16 @@ def evaluation_figures(folder: pathlib.Path) -> dict[str, plt.Figure]:
         )
     if "traversal" in samples:
         figures["traversal"] = utils.plot_traversal(samples["traversal"] / 255, samples["traversal_values"])
-    strips = enumerate(futures(samples, metrics["n_past"]), 1)
-    return figures | {f"futures_{k}": utils.film_strip(rows, metrics["n_past"]) for k, rows in strips}
+    for k, rows in enumerate(futures(samples, metrics["n_past"]), 1):
+        figures[f"futures_{k}"] = strip = utils.film_strip(rows, metrics["n_past"])
+        if "rank" in samples:
+            score = "share of digits kept" if "digits" in metrics else "mean SSIM"
+            strip.axes[0].set_title(
+                f"Sequence {samples['index'][k - 1]}: its samples' {score} is above that of "
+                f"{samples['rank'][k - 1]:.0%} of all sequences",
+                fontsize=10,
+            )
+    return figures
 
 
 def save_animations(folder: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
@@ -118,7 +128,8 @@ def save_animations(folder: pathlib.Path, out: pathlib.Path) -> list[pathlib.Pat
 def futures(samples, n_past: int) -> list[utils.Rows]:
     """For each sequence of `samples.npz` its rows: the truth and, after the given frames, the futures."""
     past, truth = samples["truth"][:, :n_past], samples["truth"]
-    rows = {name: samples[name] for name in ("posterior", "best", "worst")}
+    names = {"posterior": "posterior", "own_frames": "own frames", "best": "best SSIM", "worst": "worst SSIM"}
+    rows = {title: samples[name] for name, title in names.items() if name in samples}
     rows |= {f"sample {k + 1}": samples["samples"][:, k] for k in range(samples["samples"].shape[1])}
     whole = {utils.GROUND_TRUTH: truth}
     whole |= {title: np.concatenate([past, future], 1) for title, future in rows.items()}

@@ -16,11 +16,18 @@ from matplotlib import animation, ticker
 from files.checks import check_whole, short
 
 BLUE, ORANGE, GREEN, RED, PURPLE, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#000000"
+SKY = "#56B4E9"
 GIVEN = {"edgecolor": GREEN, "linestyle": "-"}
 PREDICTED = {"edgecolor": RED, "linestyle": "--"}
 COLORS = [BLUE, RED, GREEN, ORANGE, PURPLE, BLACK]
 LINES = ["-", "--", "-."]
 GROUND_TRUTH = "ground truth"  # the row whose frames are all real
+LABELS = {
+    "ssim": "SSIM",
+    "psnr": "PSNR (dB)",
+    "kept": "share of frames with all digits kept",
+    "distance": "digits kept: pixels off the true place",
+}
 STYLE = {
     "figure.dpi": 120,
     "figure.constrained_layout.use": True,
@@ -314,31 +321,66 @@ def plot_trajectories(position: np.ndarray, bounced: np.ndarray) -> plt.Figure:
 def plot_over_time(csv_or_frame: str | pathlib.Path | pd.DataFrame, metric: str, n_samples: int) -> plt.Figure:
     """One metric, "ssim" or "psnr", over the predicted frames with 95 % intervals, from `per_frame.csv`.
 
-    The rows are best and mean of the samples, the posterior's reconstruction, the last frame repeated, black, and, in
-    SSIM, the best of as many futures from the simulator of Moving MNIST (its PSNR, infinite until a digit first
-    bounces, would dwarf the others).
+    The rows are best and mean of the samples, the posterior's reconstruction, own frames fed back with the posterior's
+    z, the last frame repeated, black, and, in SSIM, the best of as many futures from the simulator of Moving MNIST (its
+    PSNR, infinite until a digit first bounces, would dwarf the others). Those that the table lacks are left out.
     """
     table = _table(csv_or_frame)
     table = table[table["metric"] == metric]
     rows = {
         "posterior": ("posterior (sees the true frame)", GREEN, "-."),
+        "own_frames": ("own frames, posterior's z", SKY, "-."),
         "best": (f"best of {n_samples} samples", BLUE, "-"),
         "mean": ("mean over samples", RED, "--"),
         "repeat": ("last given frame repeated", ORANGE, ":"),
         "black": ("all black", BLACK, ":"),
     }
-    if metric == "ssim" and "simulator_best" in set(table["row"]):
+    if metric == "ssim":
         rows = {"simulator_best": (f"best of {n_samples} by the simulator", PURPLE, "--")} | rows
     fig, ax = plt.subplots(figsize=(7, 3.6))
     plt.close(fig)
+    _bands(ax, table, rows)
+    ax.set(xlabel="frame", ylabel=LABELS[metric])
+    fig.legend(loc="outside right upper")
+    return fig
+
+
+def _bands(ax: plt.Axes, table: pd.DataFrame, rows: dict[str, tuple[str, str, str]]) -> None:
+    """Mean and 95 % interval over frames of the rows (row -> label, colour, line) that the table has."""
     for row, (label, color, line) in rows.items():
         values = table[table["row"] == row]
-        ax.plot(values["frame"], values["mean"], color=color, linestyle=line, label=label)
-        low, high = values["mean"] - values["interval"], values["mean"] + values["interval"]
-        ax.fill_between(values["frame"], low, high, color=color, alpha=0.2, linewidth=0)
-    ax.set(xlabel="frame", ylabel={"ssim": "SSIM", "psnr": "PSNR (dB)"}[metric])
+        if len(values):
+            ax.plot(values["frame"], values["mean"], color=color, linestyle=line, label=label)
+            low, high = values["mean"] - values["interval"], values["mean"] + values["interval"]
+            ax.fill_between(values["frame"], low, high, color=color, alpha=0.2, linewidth=0)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
-    fig.legend(loc="outside right upper")
+
+
+@plt.rc_context(STYLE)
+def plot_digits_kept(csv_or_frame: str | pathlib.Path | pd.DataFrame) -> plt.Figure:
+    """Share of frames that still show the true digits, and how far these are from their places, from `per_frame.csv`.
+
+    Over the predicted frames, with 95 % intervals. The control, frames of other digits on the true paths, shows what
+    the measure finds where there is nothing to be found.
+    """
+    table = _table(csv_or_frame)
+    rows = {
+        "simulator_mean": ("simulator", PURPLE, "--"),
+        "posterior": ("posterior (sees the true frame)", GREEN, "-."),
+        "own_frames": ("own frames, posterior's z", SKY, "-."),
+        "mean": ("samples, mean", RED, "--"),
+        "best": ("sample with the best SSIM", BLUE, "-"),
+        "other_digits": ("control: other digits", BLACK, ":"),
+    }
+    fig, axes = plt.subplots(1, 2, figsize=(10, 3.4))
+    plt.close(fig)
+    for ax, metric in zip(axes, ("kept", "distance"), strict=True):
+        _bands(ax, table[table["metric"] == metric], rows)
+        ax.set(xlabel="frame", ylabel=LABELS[metric])
+    axes[0].set_ylim(-0.03, 1.03)
+    axes[1].set_ylim(bottom=0)
+    handles, labels = axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside right upper")
     return fig
 
 

@@ -401,7 +401,15 @@ def test_figures_are_made_from_the_results(results, tmp_path):
     shutil.copytree(results[0], tmp_path / "results" / "small", ignore=shutil.ignore_patterns("val"))
     figs = tmp_path / "figs"
     made = {path.relative_to(figs).as_posix() for path in make_figures(figure_options(tmp_path / "results", figs))}
-    curves = ["psnr_over_time", "ssim_over_time", "best_of_n", "spread_skill", "prior_sigma", "traversal"]
+    curves = [
+        "digits_kept",
+        "psnr_over_time",
+        "ssim_over_time",
+        "best_of_n",
+        "spread_skill",
+        "prior_sigma",
+        "traversal",
+    ]
     futures = [f"futures_{k}" for k in range(1, evaluation.SHOWN + 1)]
     assert made == {f"small/{n}.png" for n in curves + futures} | {f"small/{n}.gif" for n in futures}
     assert all((figs / name).stat().st_size > 1000 for name in made)
