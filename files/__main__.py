@@ -1,7 +1,9 @@
 """The command line: `python -m files prepare|train|sample|evaluate|import|figures --help`."""
 
 import argparse
+import dataclasses
 import itertools
+import pathlib
 import re
 import shlex
 import sys
@@ -9,6 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from files.compare import compare as run_compare
 from files.config import PRESETS, Config, Machine, Recipe, preset
 from files.data import prepare_data
 from files.evaluate import EvaluateOptions
@@ -88,9 +91,24 @@ def main(arguments: list[str]) -> None:
         run_sample(options)
 
     @app.command(name="evaluate")
-    def evaluate(options: Annotated[EvaluateOptions, Flat]) -> None:
-        """Evaluate a checkpoint: best of N samples, reference rows, uncertainty, bounds; goes on if it was killed."""
-        run_evaluate(options)
+    def evaluate(
+        options: Annotated[EvaluateOptions, Flat] = EvaluateOptions(),  # noqa: B008, it's frozen
+        checkpoints: tyro.conf.Positional[tuple[pathlib.Path, ...]] = (),
+    ) -> None:
+        """Evaluate a checkpoint: best of N samples, reference rows, uncertainty, bounds; goes on if it was killed.
+
+        Several are compared, on the same sequences with the same noise.
+
+        Args:
+            options: What to evaluate, and on what.
+            checkpoints: Folders under checkpoints/.
+        """
+        named = [options.checkpoint] if options.checkpoint else []
+        named += checkpoints
+        if len(named) > 1:
+            run_compare(named, options)
+        else:
+            run_evaluate(dataclasses.replace(options, checkpoint=next(iter(named), None)))
 
     @app.command(name="import")
     def import_(options: Annotated[ImportOptions, Flat]) -> None:

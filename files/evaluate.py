@@ -52,8 +52,8 @@ class EvaluateOptions:
     Raises ValueError, naming the field, for a count below 1 or a temperature below 0.
     """
 
-    checkpoint: pathlib.Path
-    """Folder of the model, under checkpoints/."""
+    checkpoint: pathlib.Path | None = None
+    """Folder of the model, under checkpoints/; or name it, or several to compare, without an option."""
     name: str | None = None
     """Results go to results/NAME, by default the name of the checkpoint's folder; those of another data set or split
     to a folder of their own in it."""
@@ -134,6 +134,8 @@ def evaluate(options: EvaluateOptions) -> dict:
     Raises FileNotFoundError for a checkpoint or file that isn't there, ValueError for one that doesn't fit, for samples
     that are no numbers, and while another process does the same evaluation.
     """
+    if options.checkpoint is None:
+        raise ValueError("no checkpoint to evaluate; expected a folder under checkpoints/")
     model = SVG.load(options.checkpoint, options.precision)
     if options.protocol:
         decided = protocols.settled(options.protocol, options.data, model.config.data, options.n_sequences)

@@ -47,10 +47,13 @@ def make_figures(options: FigureOptions) -> list[pathlib.Path]:
                 paths += save_animations(folder, out)
             else:
                 print(f"{folder} was evaluated with other weights than {checkpoint} has now: not drawn")
+        if (folder / "comparison.json").is_file():
+            n_samples = json.loads((folder / "comparison.json").read_text())["n_samples"]
+            figures["comparison"] = utils.plot_comparison(folder / "per_frame.csv", n_samples)
         paths += [save(figure, out / f"{figure_name}.png", folder) for figure_name, figure in figures.items()]
     if not paths:
         raise FileNotFoundError(
-            f"{options.results} holds no losses.csv, ssim.csv or metrics.json; train or evaluate a model"
+            f"{options.results} holds no losses.csv, ssim.csv, metrics.json or comparison.json; train or evaluate a model"
         )
     return paths
 

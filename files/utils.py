@@ -385,6 +385,33 @@ def plot_digits_kept(csv_or_frame: str | pathlib.Path | pd.DataFrame) -> plt.Fig
 
 
 @plt.rc_context(STYLE)
+def plot_comparison(csv_or_frame: str | pathlib.Path | pd.DataFrame, n_samples: int) -> plt.Figure:
+    """Several checkpoints over the predicted frames, with 95 % intervals: best (solid) and mean sample (dashed).
+
+    PSNR, SSIM and, for Moving MNIST, the share of frames with all digits kept, of the mean sample and (dotted) of own
+    frames with the posterior's z. The table is `per_frame.csv` of a comparison, with the column `checkpoint`.
+    """
+    table = _table(csv_or_frame)
+    names = list(dict.fromkeys(table["checkpoint"]))
+    colors = [BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK]
+    metrics = [metric for metric in ("psnr", "ssim", "kept") if metric in set(table["metric"])]
+    fig, axes = plt.subplots(1, len(metrics), figsize=(4 * len(metrics), 3.6))
+    plt.close(fig)
+    for ax, metric in zip(axes, metrics, strict=True):
+        lines = {"mean": "--", "own_frames": ":"} if metric == "kept" else {"best": "-", "mean": "--"}
+        for k, name in enumerate(names):
+            one = table[(table["checkpoint"] == name) & (table["metric"] == metric)]
+            _bands(ax, one, {row: (name, colors[k % len(colors)], line) for row, line in lines.items()})
+        ax.set(xlabel="frame", ylabel=LABELS[metric])
+    handles = [plt.Line2D([], [], color=colors[k % len(colors)], label=name) for k, name in enumerate(names)]
+    kinds = {f"best of {n_samples} samples": "-", "mean over samples": "--", "own frames, posterior's z": ":"}
+    kinds = dict(list(kinds.items())[: 3 if "kept" in metrics else 2])
+    handles += [plt.Line2D([], [], color="gray", linestyle=line, label=kind) for kind, line in kinds.items()]
+    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return fig
+
+
+@plt.rc_context(STYLE)
 def plot_best_of_n(best_of: dict[str, dict[str, list[float]]]) -> plt.Figure:
     """PSNR and SSIM of the best of the first N samples against N, with 95 % intervals.
 

@@ -1,0 +1,118 @@
+"""Several checkpoints on the same sequences with the same noise: one table with paired intervals of the differences."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from files.config import Config
+from files.durable import replacing
+from files.evaluate import EvaluateOptions, evaluate
+from files.protocols import TITLES
+from files.scores import mean_interval
+
+ROWS = ("best", "mean", "posterior", "own_frames")  # of the table; the other rows don't depend on the model
+METRICS = ("psnr", "ssim", "lpips", "kept", "distance")
+SETTINGS = ("n_sequences", "n_samples", "n_past", "n_future", "seed", "temperature", "split")
+
+
+def compare(checkpoints: list[pathlib.Path], options: EvaluateOptions) -> dict:
+    """Evaluates checkpoints on the test sequences of the first and writes `comparison.json` and `per_frame.csv`.
+
+    They go to a folder comparisons/A-B-C of the results, and the evaluation of each checkpoint to its own, as ever.
+    Returns what stands in `comparison.json`: for each checkpoint, row and metric the mean, and for all but the first
+    the difference to the first, both with 95 % intervals; those of the differences are paired, sequence by sequence.
+
+    Raises ValueError for checkpoints of one name, and where their sequences aren't the same, besides what `evaluate`
+    raises.
+    """
+    names = [path.resolve().name for path in checkpoints]
+    if len(set(names)) < len(names):
+        raise ValueError(f"checkpoints are called {', '.join(names)}; expected different names, as results are")
+    if options.name is not None:
+        raise ValueError(f"name is {options.name}; several checkpoints have their own names")
+    first = Config.load(checkpoints[0] / "config.json") if (checkpoints[0] / "config.json").is_file() else None
+    metrics, tables, frames = {}, {}, []
+    for name, path in zip(names, checkpoints, strict=True):
+        one = dataclasses.replace(options, checkpoint=path)
+        own = Config.load(path / "config.json").data if (path / "config.json").is_file() else None
+        if options.data is None and options.protocol is None and first is not None and own != first.data:
+            one = dataclasses.replace(one, data=first.data)
+        metrics[name] = evaluate(one)
+        tables[name] = pd.read_csv(one.folder / "per_sequence.csv")
+        frames.append(pd.read_csv(one.folder / "per_frame.csv").assign(checkpoint=name))
+    check_same(metrics)
+    results = {
+        "checkpoints": names,
+        **{name: metrics[names[0]][name] for name in (*SETTINGS, "data", "data_sha256")},
+        "table": {name: differences(tables[name], tables[names[0]] if name != names[0] else None) for name in names},
+    }
+    folder = options.results / "comparisons" / "-".join(names)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "per_frame.csv") as writing:
+        pd.concat(frames).to_csv(writing, index=False, float_format="%.6g")
+    with replacing(folder / "comparison.json") as writing:
+        writing.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
+    print(comparison_table(results))
+    return results
+
+
+def check_same(metrics: dict[str, dict]) -> None:
+    """Raises ValueError, naming it, where evaluations differ in what makes figures comparable."""
+    first, *others = metrics
+    for name in others:
+        for setting in (*SETTINGS, "data_sha256"):
+            if metrics[name][setting] != metrics[first][setting]:
+                said = f"{metrics[first][setting]} and {metrics[name][setting]}"
+                raise ValueError(f"{first} and {name} were evaluated on different sequences: {setting} is {said}")
+
+
+def differences(table: pd.DataFrame, reference: pd.DataFrame | None) -> dict:
+    """Row -> metric -> `mean` and `interval`, and `difference`, `difference_interval` to the reference, if given."""
+    found = {}
+    for row in ROWS:
+        for metric in METRICS:
+            column = f"{metric}_{row}"
+            if column not in table:
+                continue
+            values = finite(mean_interval(table[column]))
+            if reference is not None:
+                difference = finite(mean_interval(table[column] - reference[column]))
+                values |= {"difference": difference["mean"], "difference_interval": difference["interval"]}
+            found.setdefault(row, {})[metric] = values
+    return found
+
+
+def finite(values: dict[str, float]) -> dict[str, float | None]:
+    """For JSON, which has no NaN."""
+    return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
+
+
+def comparison_table(results: dict) -> str:
+    """The comparison as text; a star marks a difference that is larger than its interval."""
+    first, rows = results["checkpoints"][0], []
+    for name, by_row in results["table"].items():
+        for row, by_metric in by_row.items():
+            for metric, value in by_metric.items():
+                line = {"row": TITLES.get(row, row), "metric": metric, "checkpoint": name, "mean": with_interval(value)}
+                if "difference" in value:
+                    text = with_interval(value, "difference", "difference_interval")
+                    clear = None not in (value["difference"], value["difference_interval"])
+                    clear = clear and abs(value["difference"]) > value["difference_interval"]
+                    line[f"minus {first}"] = text + (" *" if clear else "")
+                rows.append(line)
+    table = pd.DataFrame(rows).fillna("")
+    order = {name: k for k, name in enumerate(results["checkpoints"])}
+    table = table.sort_values(["row", "metric", "checkpoint"], key=lambda c: c.map(lambda v: order.get(v, v)))
+    heading = (
+        f"{results['n_sequences']} sequences of {results['data']}, {results['n_past']} frames given, "
+        f"{results['n_future']} predicted, {results['n_samples']} samples; 95 % intervals, paired for differences"
+    )
+    return f"{heading}\n{table.to_string(index=False)}\n* larger than its interval"
+
+
+def with_interval(value: dict, mean: str = "mean", interval: str = "interval") -> str:
+    """As text."""
+    return "" if value[mean] is None else f"{value[mean]:.4f} ± {value[interval] or 0:.4f}"
