@@ -53,7 +53,8 @@ def make_figures(options: FigureOptions) -> list[pathlib.Path]:
         paths += [save(figure, out / f"{figure_name}.png", folder) for figure_name, figure in figures.items()]
     if not paths:
         raise FileNotFoundError(
-            f"{options.results} holds no losses.csv, ssim.csv, metrics.json or comparison.json; train or evaluate a model"
+            f"{options.results} holds no losses.csv, ssim.csv, metrics.json or comparison.json; "
+            "train or evaluate a model"
         )
     return paths
 

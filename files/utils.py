@@ -395,9 +395,9 @@ def plot_comparison(csv_or_frame: str | pathlib.Path | pd.DataFrame, n_samples: 
     names = list(dict.fromkeys(table["checkpoint"]))
     colors = [BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK]
     metrics = [metric for metric in ("psnr", "ssim", "kept") if metric in set(table["metric"])]
-    fig, axes = plt.subplots(1, len(metrics), figsize=(4 * len(metrics), 3.6))
+    fig, axes = plt.subplots(1, len(metrics), figsize=(4 * len(metrics), 3.6), squeeze=False)
     plt.close(fig)
-    for ax, metric in zip(axes, metrics, strict=True):
+    for ax, metric in zip(axes[0], metrics, strict=True):
         lines = {"mean": "--", "own_frames": ":"} if metric == "kept" else {"best": "-", "mean": "--"}
         for k, name in enumerate(names):
             one = table[(table["checkpoint"] == name) & (table["metric"] == metric)]
