@@ -27,11 +27,13 @@ from files.device import device_line, hardware, peak_memory
 from files.digits import KEPT
 from files.durable import only_process, replacing
 from files.folders import fingerprint
+from files.fvd import VideoNet, video_distance
 from files.model_svg import MAX_TEMPERATURE, SVG
 from files.parts import gaps, read_parts
+from files.perceptual import Distance, load_lpips
 from files.protocols import Name as ProtocolName
 from files.scores import Scores, frame_table, quality, sequence_table, table_rows
-from files.scoring import importance_noise, references, samples_of, score_batch
+from files.scoring import importance_noise, references, samples_of, score_batch, to_8_bits
 from files.train import run_folder
 from files.videos import BAIR, KTH, NoSplitError
 
@@ -81,6 +83,16 @@ class EvaluateOptions:
     their own."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Precision of the convolutional nets, whatever that of training was."""
+    lpips: bool = False
+    """Score LPIPS, too, with the package `lpips` (pip install lpips; it brings PyTorch and AlexNet's weights)."""
+    fvd_model: pathlib.Path | None = None
+    """Network for the Fréchet video distance, I3D for a published one: a SavedModel's folder or a Keras file that takes
+    videos [N, T, 224, 224, 3]."""
+    fvd_layer: str | None = None
+    """Layer, output or tensor of that network whose values are its features; by default its output. The original's is
+    RGB/inception_i3d/Mean:0."""
+    fvd_range: tuple[float, float] = (-1.0, 1.0)
+    """What that network takes for black and white."""
     batch_size: int = 4
     """Sequences whose samples are in memory at once: memory grows with batch_size * n_samples."""
     results: pathlib.Path = pathlib.Path("results")
@@ -112,8 +124,14 @@ class EvaluateOptions:
     def command(self) -> str:
         """The command line that repeats this evaluation."""
         values = {name: value for name, value in vars(self).items() if value is not None}
-        words = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-        return shlex.join(["python", "-m", "files", "evaluate", *words])
+        words = ["python", "-m", "files", "evaluate"]
+        for name, value in values.items():
+            option = name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{option}" if value else f"--no-{option}")
+            else:
+                words += [f"--{option}", *map(str, value if isinstance(value, tuple) else [value])]
+        return shlex.join(words)
 
 
 def data_label(data: str) -> str:
@@ -144,14 +162,17 @@ def evaluate(options: EvaluateOptions) -> dict:
     options = dataclasses.replace(options, n_future=options.n_future or published_future(config, options))
     if options.protocol:
         protocols.check_protocol(options.protocol, config, layout_of(config, options))
+    lpips = load_lpips() if options.lpips else None  # before hours of scoring
+    net = VideoNet(options.fvd_model, options.fvd_layer, options.fvd_range) if options.fvd_model else None
     print_found(config, options.split, n_frames=config.n_past + options.n_future, **how_to_open(options))
     count = min(options.n_sequences, len(open_test_set(config, options, batch_size=1)))
     print(f"{options.checkpoint}: {count} sequences, {device_line(options.precision)}")
     weights = weights_hash(model)
     parts = options.folder / f"parts-{run_hash(config, options, weights)}"
     with only_process(parts.with_suffix(".lock"), f"writing {parts}"):
-        scores = score_sequences(model, config, options, count, parts)
-        metrics = write_results(model, config, options, scores, weights)
+        scores = score_sequences(model, config, options, count, parts, lpips)
+        fvd = video_distance(net, first_samples(model, config, options, count)) if net else None
+        metrics = write_results(model, config, options, scores, weights, fvd)
         removing = parts.with_name(f"removing-{parts.name}")  # at once: whoever is killed leaves no half of the parts
         shutil.rmtree(removing, ignore_errors=True)
         parts.rename(removing)
@@ -161,7 +182,9 @@ def evaluate(options: EvaluateOptions) -> dict:
     return metrics
 
 
-def write_results(model: SVG, config: Config, options: EvaluateOptions, scores: Scores, weights: str) -> dict:
+def write_results(
+    model: SVG, config: Config, options: EvaluateOptions, scores: Scores, weights: str, fvd: dict | None = None
+) -> dict:
     """Writes the four files of an evaluation, `metrics.json` last, and returns what stands in it."""
     rows, variance = table_rows(scores), fit_variance(model, options.store)
     per_frame = frame_table(rows, scores, config.n_past)
@@ -175,6 +198,7 @@ def write_results(model: SVG, config: Config, options: EvaluateOptions, scores: 
         "seed": options.seed,
         "temperature": options.temperature,
         **quality(rows, scores, per_sequence, config.n_past),
+        "fvd": fvd,
         **({"protocol": protocols.protocol_results(options.protocol, scores)} if options.protocol else {}),
         "variance": variance,
         "n_importance": options.n_importance,
@@ -235,7 +259,14 @@ def open_test_set(config: Config, options: EvaluateOptions, **kwargs) -> tf.data
     )
 
 
-def score_sequences(model: SVG, config: Config, options: EvaluateOptions, count: int, parts: pathlib.Path) -> Scores:
+def score_sequences(
+    model: SVG,
+    config: Config,
+    options: EvaluateOptions,
+    count: int,
+    parts: pathlib.Path,
+    lpips: Distance | None = None,
+) -> Scores:
     """The scores of the first `count` sequences, on the leading axis: those in `parts`, and the others, put there.
 
     A file per batch, written whole or not at all.
@@ -251,7 +282,7 @@ def score_sequences(model: SVG, config: Config, options: EvaluateOptions, count:
         for batch in videos:
             started = time.perf_counter()
             batch = batch if isinstance(batch, dict) else {"video": batch}
-            scores = score_batch(model, config, batch, options, start)
+            scores = score_batch(model, config, batch, options, start, lpips)
             size = len(batch["video"])
             scores["seconds"] = np.full(size, (time.perf_counter() - started) / size)
             with replacing(parts / f"{start:08d}-{start + size:08d}.npz") as writing, writing.open("wb") as file:
@@ -261,6 +292,16 @@ def score_sequences(model: SVG, config: Config, options: EvaluateOptions, count:
             progress.add(size)
     in_order = [kept[part] for part in sorted(kept)]
     return {name: np.concatenate([part[name] for part in in_order])[:count] for name in in_order[0]}
+
+
+def first_samples(model: SVG, config: Config, options: EvaluateOptions, count: int):
+    """Pairs of true and generated videos [B, T, H, W, C], the first sample of each sequence, given frames included."""
+    one, start = dataclasses.replace(options, n_samples=1), 0
+    for batch in open_test_set(config, options, count=count, batch_size=options.batch_size):
+        video = batch["video"] if isinstance(batch, dict) else batch
+        past, indices = video[:, : config.n_past], range(start, start + len(video))
+        yield video, tf.concat([past, to_8_bits(samples_of(model, past, one, indices)[:, 0])], 1)
+        start += len(video)
 
 
 # The bound's variance, and what is shown -----------------------------------------------------------------------------
@@ -363,6 +404,7 @@ def run_hash(config: Config, options: EvaluateOptions, weights: str) -> str:
         name: getattr(options, name)
         for name in (
             "data",
+            "lpips",
             "protocol",
             "split",
             "n_future",
@@ -418,6 +460,8 @@ def summary(metrics: dict) -> str:
             f"{false['other_digits']:.1%} of frames of other digits for the true ones, and "
             f"{false['digit_missing']:.1%} of those in which one is missing."
         )
+    if metrics["fvd"]:
+        lines.append(f"FVD {metrics['fvd']['value']:.2f} ({metrics['fvd']['network']}; {metrics['fvd']['remark']})")
     if "protocol" in metrics:
         lines += ["", protocols.protocol_table(metrics["protocol"], metrics["n_sequences"])]
     return "\n".join(lines)

@@ -42,8 +42,7 @@ class VideoNet:
             self.function, shape = load(path, layer)
         except (OSError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is no SavedModel or Keras file that can be read: {sentence(error)}") from error
-        fits = len(shape) == 5 and all(a in (None, b) for a, b in zip(shape[2:], (SIZE, SIZE, 3), strict=True))
-        if not fits:
+        if not tf.TensorShape(shape).is_compatible_with([None, None, SIZE, SIZE, 3]):
             raise ValueError(f"{path} takes videos of shape {list(shape)}; expected [N, T, {SIZE}, {SIZE}, 3]")
 
     def __call__(self, video: tf.Tensor) -> np.ndarray:

@@ -9,7 +9,8 @@ import pandas as pd
 
 from files.digits import KEPT
 
-METRICS = ("psnr", "ssim")
+METRICS = ("psnr", "ssim")  # and "lpips", where it is scored
+LOWER_IS_BETTER = ("lpips",)
 REFERENCES = ("posterior", "own_frames", "repeat", "black")  # rows of the table beside best, mean and single
 DIGITS_THERE, DIGITS_GONE = ("truth", "posterior"), ("other_digits", "digit_missing")
 LAGS = range(-5, 6)  # frames around a bounce
@@ -26,18 +27,25 @@ def table_rows(scores: Scores) -> Rows:
 
     For Moving MNIST also best and mean of the simulator's own futures, which are samples from the true distribution.
     """
+    names = measured(scores)
     rows = {
-        "best": {name: best_sample(scores[name]) for name in METRICS},
-        "mean": {name: scores[name].mean(1) for name in METRICS},
-        "single": {name: scores[name][:, 0] for name in METRICS},
+        "best": {name: best_sample(scores[name], name in LOWER_IS_BETTER) for name in names},
+        "mean": {name: scores[name].mean(1) for name in names},
+        "single": {name: scores[name][:, 0] for name in names},
     }
     if "ssim_simulator" in scores:
-        rows["simulator_best"] = {name: best_sample(scores[f"{name}_simulator"]) for name in METRICS}
-        rows["simulator_mean"] = {name: scores[f"{name}_simulator"].mean(1) for name in METRICS}
-    rows |= {row: {name: scores[f"{name}_{row}"] for name in METRICS} for row in REFERENCES}
+        futures = {name: scores[f"{name}_simulator"] for name in names}
+        rows["simulator_best"] = {name: best_sample(v, name in LOWER_IS_BETTER) for name, v in futures.items()}
+        rows["simulator_mean"] = {name: values.mean(1) for name, values in futures.items()}
+    rows |= {row: {name: scores[f"{name}_{row}"] for name in names} for row in REFERENCES}
     for row, values in digit_rows(scores).items():
         rows[row] = rows[row] | values
     return rows
+
+
+def measured(scores: Scores) -> list[str]:
+    """The metrics of frames that were scored."""
+    return [name for name in (*METRICS, "lpips") if name in scores]
 
 
 def digit_rows(scores: Scores) -> Rows:
@@ -80,14 +88,12 @@ def quality(rows: Rows, scores: Scores, per_sequence: pd.DataFrame, n_past: int)
             row: {metric: mean_interval(mean_of_known(values, -1)) for metric, values in by_metric.items()}
             for row, by_metric in rows.items()
         },
-        "best_of": {metric: best_of_n(scores[metric]) for metric in METRICS},
+        "best_of": {name: best_of_n(scores[name], name in LOWER_IS_BETTER) for name in measured(scores)},
         **{name: mean_interval(per_sequence[name]) for name in ("diversity", "elbo", "importance_weighted")},
         "brightness": brightness_at_end(scores["brightness"], scores["brightness_truth"]),
         "spread_skill": spread_skill(scores["spread"], scores["error"], scores["psnr"].shape[1]),
         "prior_sigma": sigma_around_bounces(scores["prior_sigma"], scores["bounced"], n_past),
         **({"digits": digit_errors(scores)} if "explained_truth" in scores else {}),
-        "lpips": None,
-        "fvd": None,
     }
 
 
@@ -121,7 +127,10 @@ def sequence_table(rows: Rows, scores: Scores, variance: float, pixels: int) -> 
         for row, by_metric in rows.items()
         for metric, values in by_metric.items()
     }
-    best = {f"best_sample_{metric}": scores[metric].mean(-1).argmax(1) for metric in METRICS}
+    best = {
+        f"best_sample_{name}": index_of_best(scores[name].mean(-1), name in LOWER_IS_BETTER)
+        for name in measured(scores)
+    }
     table = pd.DataFrame(
         {**columns, **best, "diversity": 2 * scores["spread"].mean(-1), **bounds(scores, variance, pixels)}
     )
@@ -150,15 +159,20 @@ def mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
     )
 
 
-def best_sample(values: np.ndarray) -> np.ndarray:
-    """[S, N, F] -> [S, F]: the sample whose average over time is largest."""
-    best = values.mean(-1).argmax(1)
+def index_of_best(values: np.ndarray, lower: bool = False) -> np.ndarray:
+    """[S, N] -> [S]: the sample with the largest value, or the smallest where `lower` is better."""
+    return values.argmin(1) if lower else values.argmax(1)
+
+
+def best_sample(values: np.ndarray, lower: bool = False) -> np.ndarray:
+    """[S, N, F] -> [S, F]: the sample whose average over time is best."""
+    best = index_of_best(values.mean(-1), lower)
     return np.take_along_axis(values, best[:, None, None], 1)[:, 0]
 
 
-def best_of_n(values: np.ndarray) -> dict[str, list[float]]:
+def best_of_n(values: np.ndarray, lower: bool = False) -> dict[str, list[float]]:
     """Mean and interval of the best of the first 1, 2, ... N samples; values [S, N, F]."""
-    best = np.maximum.accumulate(values.mean(-1), 1)
+    best = (np.minimum if lower else np.maximum).accumulate(values.mean(-1), 1)
     return pd.DataFrame([mean_interval(best[:, n]) for n in range(best.shape[1])]).to_dict("list")
 
 

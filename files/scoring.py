@@ -14,22 +14,26 @@ from files.config import Config
 from files.data import mnist_digits, simulate_futures
 from files.model_svg import SVG, gaussian_kl, time_major
 from files.ops import has_gpu
+from files.perceptual import Distance, lpips_scores
 from files.protocols import PROTOCOLS, protocol_scores
-from files.scores import METRICS, REFERENCES, Scores
+from files.scores import REFERENCES, Scores
 from files.utils import graph_ssim
 
 PSNR_CAP = 10 * np.log10(12 * 255**2)  # dB; the error of rounding to 8 bits, where equal frames would give infinity
 DIGIT_SAMPLES = 10  # of each sequence, in which digits are looked for
 
 
-def score_batch(model: SVG, config: Config, batch: dict[str, tf.Tensor], options, start: int) -> Scores:
+def score_batch(
+    model: SVG, config: Config, batch: dict[str, tf.Tensor], options, start: int, lpips: Distance | None = None
+) -> Scores:
     """All that the evaluation keeps of a batch of sequences, whose first has the index `start`.
 
-    With B sequences of T frames, F of them predicted, and N samples: `psnr` and `ssim` [B, N, F], for Moving MNIST also
-    `psnr_simulator` and `ssim_simulator`; `psnr_posterior` and so on [B, F], `spread` and `error` [B, F] (mean variance
-    of the samples and squared error of their mean), mean pixel values `brightness` [B, N, F] and `brightness_truth`
-    [B, F], `squared_error` [B, K, T-1], `log_ratio` [B, K], `kl` and `prior_sigma` [B, T-1], `bounced` [B, T],
-    `sha256` [B, 32], `index` [B]; those of `digit_scores`, and of `protocol_scores`, [B, N] or for references [B].
+    With B sequences of T frames, F of them predicted, and N samples: `psnr`, `ssim` and, with `lpips`, that too
+    [B, N, F], for Moving MNIST also `psnr_simulator` and so on; `psnr_posterior` and so on [B, F], `spread` and `error`
+    [B, F] (mean variance of the samples and squared error of their mean), mean pixel values `brightness` [B, N, F] and
+    `brightness_truth` [B, F], `squared_error` [B, K, T-1], `log_ratio` [B, K], `kl` and `prior_sigma` [B, T-1],
+    `bounced` [B, T], `sha256` [B, 32], `index` [B]; those of `digit_scores`, and of `protocol_scores`, [B, N] or for
+    references [B].
     """
     video, n_past = batch["video"], model.config.n_past
     future, indices = video[:, n_past:], range(start, start + len(video))
@@ -40,12 +44,16 @@ def score_batch(model: SVG, config: Config, batch: dict[str, tf.Tensor], options
     rows = references(model, video, importance[:, 0])
 
     samples, rounded = to_8_bits(unrounded), to_8_bits(tf.stack([rows[row] for row in REFERENCES], 1))
-    scores = frame_scores(samples, future)
-    of_references = frame_scores(rounded, future)
-    scores |= {f"{name}_{row}": of_references[name][:, k] for name in METRICS for k, row in enumerate(REFERENCES)}
+
+    def score(predictions):
+        more = {} if lpips is None else {"lpips": lpips_scores(lpips, predictions, future)}
+        return frame_scores(predictions, future) | more
+
+    scores, of_references = score(samples), score(rounded)
+    scores |= {f"{name}_{row}": v[:, k] for name, v in of_references.items() for k, row in enumerate(REFERENCES)}
     if "velocity" in batch:
         simulated = simulate_futures(config.data, batch, n_past, options.n_samples, options.seed, start)
-        scores |= {f"{name}_simulator": values for name, values in frame_scores(to_8_bits(simulated), future).items()}
+        scores |= {f"{name}_simulator": values for name, values in score(to_8_bits(simulated)).items()}
         best = tf.gather(samples, tf.argmax(tf.reduce_mean(scores["ssim"], -1), 1), batch_dims=1)
         shown = {name: rounded[:, REFERENCES.index(name)] for name in ("posterior", "own_frames")}
         shown |= {"samples": samples[:, :DIGIT_SAMPLES], "best": best, "simulator": simulated[:, 0]}

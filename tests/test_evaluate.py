@@ -239,7 +239,7 @@ def test_killed_evaluation_goes_on_and_batch_size_makes_no_difference(results, o
     def killed_in_the_third_batch(*args):
         if len(scored) == 2:
             raise KeyboardInterrupt
-        scored.append(args[-1])
+        scored.append(args[4])
         return score_batch(*args)
 
     again = {**vars(options), "results": tmp_path}
@@ -247,7 +247,7 @@ def test_killed_evaluation_goes_on_and_batch_size_makes_no_difference(results, o
     with pytest.raises(KeyboardInterrupt):
         evaluate(EvaluateOptions(**{**again, "batch_size": 1}))
     assert not (tmp_path / "small" / "metrics.json").exists()
-    monkeypatch.setattr(evaluation, "score_batch", lambda *args: scored.append(args[-1]) or score_batch(*args))
+    monkeypatch.setattr(evaluation, "score_batch", lambda *args: scored.append(args[4]) or score_batch(*args))
     resumed = evaluate(EvaluateOptions(**{**again, "batch_size": 3}))
 
     assert scored == [0, 1, 2]  # two batches of one sequence, then the three that were left
@@ -394,7 +394,8 @@ def test_metrics_file_says_what_was_evaluated(results, options, tiny):
     assert metrics["config"]["width"] == tiny.width
     assert metrics["versions"]["tensorflow"] == tf.__version__
     assert metrics["peak_memory_bytes"] > 1e8
-    assert metrics["lpips"] is None
+    assert metrics["fvd"] is None
+    assert "lpips" not in metrics["table"]["best"]
 
 
 def test_figures_are_made_from_the_results(results, tmp_path):

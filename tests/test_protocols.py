@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,7 +12,10 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from files import evaluate as evaluation
 from files import protocols
 from files.config import Config
+from files.data import make_dataset
 from files.evaluate import EvaluateOptions, evaluate
+from files.fvd import VideoNet, video_distance
+from files.model_svg import SVG
 from files.videos import KTH
 
 
@@ -43,6 +47,15 @@ def by_definition(name, predictions, future):
         ssim.append(np.mean([structural_similarity(a[..., c].astype(float), b[..., c].astype(float), **options)
                              for a, b in frames for c in channels]))  # fmt: skip
     return {"psnr": psnr, "ssim": ssim}
+
+
+def videos_and_samples(config, model):
+    """Two test sequences and their samples [2, 3, 4, 64, 64, 1], rounded to 8 bits, with the evaluation's noise."""
+    (video,) = make_dataset(config, "test", n_frames=7, count=2, batch_size=2)
+    noise = [np.stack([np.random.default_rng([0, k, stream]).standard_normal(shape, np.float32) for k in range(2)])
+             for stream, shape in ((0, (3, 2, 3)), (1, (3, 4, 3)))]  # fmt: skip
+    samples = model.generate(video[:, :3], 4, 3, posterior_noise=noise[0], prior_noise=noise[1])
+    return video.numpy(), np.round(samples.numpy() * 255).astype(np.float32) / np.float32(255)
 
 
 @pytest.mark.parametrize("name", ["srvp-smmnist", "svg-smmnist", "mcvd-smmnist"])
@@ -77,15 +90,30 @@ def test_a_protocol_decides_data_and_numbers_and_prints_the_literature(tiny, liv
     short = dataclasses.replace(protocols.PROTOCOLS["srvp-smmnist"], n_past=3, n_future=4, n_samples=3, n_sequences=2)
     monkeypatch.setitem(protocols.PROTOCOLS, "srvp-smmnist", short)
     lively(tiny).save_weights_to(tmp_path / "small")
-    options = EvaluateOptions(tmp_path / "small", protocol="srvp-smmnist", n_importance=1, results=tmp_path)
+    monkeypatch.setattr(evaluation, "load_lpips", lambda: lambda a, b: np.abs(a - b).mean((1, 2, 3)))
+    inputs = keras.Input([None, 224, 224, 3])
+    keras.Model(inputs, keras.layers.GlobalAveragePooling3D()(inputs)).save(tmp_path / "net.keras")
+    options = EvaluateOptions(
+        tmp_path / "small", protocol="srvp-smmnist", n_importance=1, results=tmp_path, lpips=True,
+        fvd_model=tmp_path / "net.keras",
+    )  # fmt: skip
     metrics = evaluate(options)
     assert options.folder == tmp_path / "small" / "srvp-smmnist"
     assert (metrics["data"], metrics["n_future"], metrics["n_samples"]) == ("smmnist_srvp", 4, 3)
     assert metrics["n_sequences"] == 2
     table = metrics["protocol"]["table"]
     assert table["best"]["psnr"]["mean"] == pytest.approx(metrics["table"]["best"]["psnr"]["mean"], abs=0.05)
+    videos, samples = videos_and_samples(tiny.replace(data="smmnist_srvp"), SVG.load(tmp_path / "small"))
+    distance = 2 * np.abs(samples - videos[:, None, 3:]).mean((2, 3, 4, 5))
+    assert table["best"]["lpips"]["mean"] == pytest.approx(distance.min(1).mean(), rel=1e-3)  # lower is better
+    generated = np.concatenate([videos[:, :3], samples[:, 0]], 1)
+    found = video_distance(VideoNet(tmp_path / "net.keras"), [(tf.constant(videos), tf.constant(generated))])
+    assert metrics["fvd"]["value"] == pytest.approx(found["value"], rel=1e-2)
+    assert metrics["command"].endswith("--fvd-range -1.0 1.0 --batch-size 4 --results " + str(tmp_path))
+    assert " --lpips --fvd-model " in metrics["command"]
     printed = capsys.readouterr().out
     assert "Franceschi et al. 2020" in printed
     assert "3 -> 4" in printed
+    assert "2 sequences are too few for the covariance of 3 features" in printed
     assert "to be compared" not in printed  # all sequences of this test
     assert metrics["protocol"]["published"]["rows"][1]["psnr"] == 16.93
