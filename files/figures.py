@@ -11,6 +11,7 @@ import pandas as pd
 from files import utils
 from files.evaluate import weights_hash
 from files.model_svg import SVG
+from files.scores import mean_interval
 
 SHIPPED = ("shipped", "stages")  # folders of results/ that come with the project: what is made from them is there, too
 
@@ -44,6 +45,8 @@ def make_figures(options: FigureOptions) -> list[pathlib.Path]:
                 hashes[checkpoint] = weights_hash(SVG.load(checkpoint))
             if is_of(folder, hashes.get(checkpoint)):
                 figures |= evaluation_figures(folder)
+                if len(curve := temperature_curve(folder)):
+                    figures["temperature"] = utils.plot_temperature(curve)
                 paths += save_animations(folder, out)
             else:
                 print(f"{folder} was evaluated with other weights than {checkpoint} has now: not drawn")
@@ -117,6 +120,30 @@ def evaluation_figures(folder: pathlib.Path) -> dict[str, plt.Figure]:
                 fontsize=10,
             )
     return figures
+
+
+def temperature_curve(folder: pathlib.Path) -> pd.DataFrame:
+    """Diversity and scores of an evaluation and those of the same at other temperatures, in folders inside of it.
+
+    Columns temperature, metric, mean and interval, on the sequences that all of them have; no rows where there is only
+    one temperature. An evaluation with other samples, seed or weights is left out.
+    """
+    same = ("n_samples", "n_past", "n_future", "seed", "data", "weights_sha256")
+    folders = [folder, *sorted(path.parent for path in folder.glob("temperature-*/metrics.json"))]
+    metrics = [json.loads((path / "metrics.json").read_text()) for path in folders]
+    fitting = [k for k, found in enumerate(metrics) if all(found[name] == metrics[0][name] for name in same)]
+    if len(fitting) < 2:
+        return pd.DataFrame()
+    count = min(metrics[k]["n_sequences"] for k in fitting)
+    rows = []
+    for k in fitting:
+        table = pd.read_csv(folders[k] / "per_sequence.csv")[:count]
+        rows += [
+            {"temperature": metrics[k].get("temperature", 1.0), "metric": name, **mean_interval(table[name])}
+            for name in ("diversity", "psnr_best", "psnr_mean", "ssim_best", "ssim_mean", "kept_mean")
+            if name in table
+        ]
+    return pd.DataFrame(rows)
 
 
 def save_animations(folder: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:

@@ -412,6 +412,37 @@ def plot_comparison(csv_or_frame: str | pathlib.Path | pd.DataFrame, n_samples: 
 
 
 @plt.rc_context(STYLE)
+def plot_temperature(csv_or_frame: str | pathlib.Path | pd.DataFrame) -> plt.Figure:
+    """Diversity of the samples against their error, a point per temperature, and both against the temperature.
+
+    The table has the columns temperature, metric (psnr_best, psnr_mean, diversity and, for Moving MNIST, kept_mean),
+    mean and interval. Temperature 1 is the prior as it was learned.
+    """
+    table = _table(csv_or_frame)
+    by_metric = {name: values.sort_values("temperature") for name, values in table.groupby("metric")}
+    fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.6))
+    plt.close(fig)
+    rows = {"psnr_best": ("best sample", BLUE, "-"), "psnr_mean": ("mean over samples", RED, "--")}
+    diversity = by_metric["diversity"]
+    for name, (label, color, line) in rows.items():
+        values = by_metric[name]
+        axes[0].errorbar(diversity["mean"], values["mean"], values["interval"], color=color, linestyle=line, marker="o",
+                         label=label, capsize=2)  # fmt: skip
+    for x, y, temperature in zip(diversity["mean"], values["mean"], values["temperature"], strict=True):
+        axes[0].annotate(
+            f"{temperature:g}", (x, y), xytext=(0, -14), textcoords="offset points", ha="center", fontsize=9
+        )
+    axes[0].set(xlabel="diversity (mean squared distance of two samples)", ylabel="PSNR (dB)")
+    axes[0].margins(y=0.15)
+    axes[0].legend(loc="best")
+    name, label = ("kept_mean", LABELS["kept"]) if "kept_mean" in by_metric else ("diversity", "diversity")
+    values = by_metric[name]
+    axes[1].errorbar(values["temperature"], values["mean"], values["interval"], color=GREEN, marker="o", capsize=2)
+    axes[1].set(xlabel=r"temperature, a factor on the prior's $\sigma$", ylabel=label, ylim=(0, None))
+    return fig
+
+
+@plt.rc_context(STYLE)
 def plot_best_of_n(best_of: dict[str, dict[str, list[float]]]) -> plt.Figure:
     """PSNR and SSIM of the best of the first N samples against N, with 95 % intervals.
 

@@ -29,6 +29,7 @@ from loop_svg import LoopSVG  # noqa: E402
 from files.config import Config  # noqa: E402
 from files.data import make_dataset  # noqa: E402
 from files.device import hardware  # noqa: E402
+from files.digits import digits_kept  # noqa: E402
 from files.model_svg import SVG  # noqa: E402
 
 PRECISIONS = ("float32", "mixed_bfloat16")
@@ -232,6 +233,14 @@ def pipeline(repetitions: int) -> dict[str, list[float]]:
     return in_turns({"3200 sequences": draw}, repetitions)
 
 
+def digits_kept_in(repetitions: int) -> dict[str, list[float]]:
+    """Seconds to look for the digits in 100 samples of 20 frames."""
+    (batch,) = make_dataset(Config(), "test", batch_size=1, n_frames=20, count=1, trajectories=True)
+    samples = np.repeat(batch["video"], 100, 0)
+    digits, position = batch["digit"][0].numpy(), batch["position"][0].numpy()
+    return in_turns({"100 samples": lambda: digits_kept(samples, digits, position)}, repetitions)
+
+
 def table(results: dict) -> pd.DataFrame:
     """One row per measurement: median seconds of the graph and its rivals, their ratios, and the share of the peak."""
     settings = Settings(**results["settings"])
@@ -264,6 +273,7 @@ def other_figures(results: dict) -> dict[str, float]:
         "memory with recompute": gigabytes["100 frames, recompute"] / gigabytes["100 frames"],
         "time with recompute, float32": steps["recompute"] / steps["graph"],
         "data, sequences/s": 3200 / float(np.median(results["data [s]"]["3200 sequences"])),
+        "digits kept, s per 1000 samples": 10 * float(np.median(results["digits kept [s]"]["100 samples"])),
         **{name: float(np.median(values)) for name, values in results["videos"].items()},
     }
 
@@ -295,6 +305,7 @@ def main(settings: Settings) -> None:
         "settings": dataclasses.asdict(settings),
         "memory [GB]": memory(settings),  # first: TensorFlow in this process would take all of a GPU's memory
         "data [s]": pipeline(settings.repetitions),
+        "digits kept [s]": digits_kept_in(settings.repetitions),
         "videos": measure_videos(settings.repetitions),
         "tracing [s]": tracing(settings.repetitions),
         "training": {precision: training(settings, precision) for precision in PRECISIONS},

@@ -11,9 +11,11 @@ from scipy import stats
 from files import compare as comparing
 from files import evaluate as evaluation
 from files import utils
+from files.__main__ import main
 from files.compare import compare
 from files.config import Config
 from files.evaluate import EvaluateOptions
+from files.figures import temperature_curve
 
 
 @pytest.fixture
@@ -57,6 +59,42 @@ def test_differences_are_paired(fake, capsys):
     assert list(pd.read_csv(folder / "per_frame.csv")["checkpoint"]) == ["a", "a", "b", "b", "c", "c"]
     assert "minus a" in capsys.readouterr().out
     assert utils.plot_comparison(folder / "per_frame.csv", 4).axes
+
+
+def test_checkpoints_are_named_with_or_without_an_option(fake, monkeypatch):
+    checkpoints, _, _ = fake
+    compared, alone = [], []
+    monkeypatch.setattr(comparing, "compare", lambda named, options: compared.append(named))
+    monkeypatch.setattr(evaluation, "evaluate", lambda options: alone.append(options.checkpoint))
+    a, b, c = map(str, checkpoints)
+    main(["evaluate", a, b, c, "--n-samples", "3"])
+    main(["evaluate", "--checkpoint", a, "--n-samples", "3", b])
+    main(["evaluate", a])
+    main(["evaluate", "--checkpoint", b])
+    assert compared == [checkpoints, checkpoints[:2]]
+    assert alone == checkpoints[:2]
+
+
+def test_the_temperatures_of_the_same_evaluation_make_a_curve(tmp_path):
+    rng = np.random.default_rng(0)
+    tables = {}
+    for folder, temperature, count in ((".", 1.0, 30), ("temperature-0.5", 0.5, 20), ("temperature-2", 2.0, 25)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        settings = dict(n_samples=4, n_past=5, n_future=2, seed=0, data="x", weights_sha256="y")
+        if temperature == 2:
+            settings["seed"] = 1  # another evaluation
+        settings |= {"temperature": temperature, "n_sequences": count}
+        (tmp_path / folder / "metrics.json").write_text(json.dumps(settings))
+        names = ("diversity", "psnr_best", "psnr_mean", "kept_mean")
+        tables[temperature] = pd.DataFrame(rng.uniform(0, 1, (count, 4)), columns=names)
+        tables[temperature].to_csv(tmp_path / folder / "per_sequence.csv")
+    curve = temperature_curve(tmp_path).set_index(["temperature", "metric"])
+    assert set(curve.index.get_level_values(0)) == {0.5, 1}
+    values = tables[1.0]["diversity"][:20]  # the sequences that both have
+    assert curve.loc[(1, "diversity"), "mean"] == pytest.approx(values.mean())
+    assert curve.loc[(1, "diversity"), "interval"] == pytest.approx(1.96 * stats.sem(values))
+    assert utils.plot_temperature(curve.reset_index()).axes
+    assert not len(temperature_curve(tmp_path / "temperature-2"))
 
 
 def test_what_cannot_be_compared(fake, tmp_path):
