@@ -27,12 +27,19 @@ def digits_kept(samples: np.ndarray, digits: np.ndarray, position: np.ndarray) -
     Raises ValueError for shapes that don't fit.
     """
     samples, digits, position = np.asarray(samples), np.asarray(digits), np.asarray(position)
-    if samples.ndim != 5 or samples.shape[2:] != (CANVAS, CANVAS, 1):
+    if samples.ndim != 5 or samples.shape[2:] != (CANVAS, CANVAS, 1) or 0 in samples.shape:
         raise ValueError(f"samples have shape {samples.shape}; expected [N, T, {CANVAS}, {CANVAS}, 1]")
+    if samples.dtype.kind != "f" or not (samples.min() >= 0 and samples.max() <= 1):
+        raise ValueError(
+            f"samples are {samples.dtype} or not in [0, 1]; expected floats in [0, 1] (divide uint8 by 255)"
+        )
     if digits.ndim != 3 or digits.shape[1] != digits.shape[2] or digits.dtype != np.uint8:
         raise ValueError(f"digits are {digits.dtype} of shape {digits.shape}; expected uint8 of shape [D, S, S]")
-    if position.shape != (samples.shape[1], len(digits), 2):
-        raise ValueError(f"position has shape {position.shape}; expected {[samples.shape[1], len(digits), 2]}")
+    if position.dtype.kind not in "iuf" or position.shape != (samples.shape[1], len(digits), 2):
+        expected = [samples.shape[1], len(digits), 2]
+        raise ValueError(
+            f"position is {position.dtype} of shape {position.shape}; expected numbers of shape {expected}"
+        )
     explained, distance = explain_video(samples[..., 0], digits, position)
     return explained > KEPT, distance
 

@@ -24,7 +24,7 @@ from files.checks import check_number
 from files.config import MOVING_MNIST, Config
 from files.data import make_dataset, open_data, print_found
 from files.device import device_line, hardware, peak_memory
-from files.digits import KEPT
+from files.digits import KEPT, digits_kept
 from files.durable import only_process, replacing
 from files.folders import fingerprint
 from files.fvd import VideoNet, video_distance
@@ -363,7 +363,13 @@ def shown_futures(model: SVG, config: Config, options: EvaluateOptions, scores: 
         "worst": samples[:, over_time.argmin()],
         "samples": samples[:, :SHOWN_SAMPLES],
     }
-    return {name: np.round(np.asarray(value) * 255).astype(np.uint8) for name, value in futures.items()}
+    futures = {name: np.round(np.asarray(value) * 255).astype(np.uint8) for name, value in futures.items()}
+    if isinstance(batch, dict):  # frames of each that keep their digits, [1] or [1, n]
+        true = batch["digit"][0], batch["position"][0, config.n_past :]
+        for name in [name for name in futures if name != "truth"]:
+            kept, _ = digits_kept(futures[name].reshape(-1, *futures[name].shape[-4:]) / np.float32(255), *true)
+            futures[f"kept_{name}"] = kept.sum(1).reshape(futures[name].shape[:-4])
+    return futures
 
 
 def traverse(model: SVG, past: np.ndarray) -> np.ndarray:

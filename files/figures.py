@@ -114,9 +114,10 @@ def evaluation_figures(folder: pathlib.Path) -> dict[str, plt.Figure]:
         figures[f"futures_{k}"] = strip = utils.film_strip(rows, metrics["n_past"])
         if "rank" in samples:
             score = "share of digits kept" if "digits" in metrics else "mean SSIM"
+            remark = "\nin brackets: predicted frames that keep both digits" if "digits" in metrics else ""
             strip.axes[0].set_title(
                 f"Sequence {samples['index'][k - 1]}: its samples' {score} is above that of "
-                f"{samples['rank'][k - 1]:.0%} of all sequences",
+                f"{samples['rank'][k - 1]:.0%} of all sequences{remark}",
                 fontsize=10,
             )
     return figures
@@ -157,11 +158,21 @@ def save_animations(folder: pathlib.Path, out: pathlib.Path) -> list[pathlib.Pat
 
 
 def futures(samples, n_past: int) -> list[utils.Rows]:
-    """For each sequence of `samples.npz` its rows: the truth and, after the given frames, the futures."""
+    """For each sequence of `samples.npz` its rows: the truth and, after the given frames, the futures.
+
+    For Moving MNIST titles say in how many predicted frames the digits are kept.
+    """
     past, truth = samples["truth"][:, :n_past], samples["truth"]
-    names = {"posterior": "posterior", "own_frames": "own frames", "best": "best SSIM", "worst": "worst SSIM"}
-    rows = {title: samples[name] for name, title in names.items() if name in samples}
-    rows |= {f"sample {k + 1}": samples["samples"][:, k] for k in range(samples["samples"].shape[1])}
-    whole = {utils.GROUND_TRUTH: truth}
-    whole |= {title: np.concatenate([past, future], 1) for title, future in rows.items()}
-    return [{title: videos[k] / 255 for title, videos in whole.items()} for k in range(len(truth))]
+    titles = {"posterior": "posterior", "own_frames": "own frames", "best": "best SSIM", "worst": "worst SSIM"}
+    rows = {title: (samples[name], samples.get(f"kept_{name}")) for name, title in titles.items() if name in samples}
+    kept = samples.get("kept_samples")
+    for k in range(samples["samples"].shape[1]):
+        rows[f"sample {k + 1}"] = samples["samples"][:, k], None if kept is None else kept[:, k]
+    whole = []
+    for k in range(len(truth)):
+        found = {utils.GROUND_TRUTH: truth[k] / 255}
+        for title, (future, kept) in rows.items():
+            title = title if kept is None else f"{title} ({kept[k]}/{future.shape[1]})"
+            found[title] = np.concatenate([past[k], future[k]]) / 255
+        whole.append(found)
+    return whole

@@ -224,6 +224,15 @@ def test_nothing_given_is_not_taken_for_nothing_said(options, message):
         main(["sample", "--checkpoint", "checkpoints/clips", *options])
 
 
+def test_samples_have_the_temperature_that_was_asked_for(checkpoint, frames):
+    arguments = ["sample", "--checkpoint", str(checkpoint), "--data", "clips/0.avi", "--n-samples", "2", "--seed", "3"]
+    main([*arguments, "--temperature", "0.5", "--out", "cool.npz"])
+    past = frames[0][None, -2:] / np.float32(255)
+    expected = SVG.load(checkpoint).generate(past, 3, 2, seed=3, temperature=0.5)
+    with np.load("cool.npz") as written:
+        np.testing.assert_allclose(written["samples"], expected[0], atol=1e-5)
+
+
 # Evaluation ---------------------------------------------------------------------------------------------------------
 
 

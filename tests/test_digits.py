@@ -96,7 +96,11 @@ def test_shapes_that_do_not_fit(digits):
     samples, position = np.zeros((2, 3, 64, 64, 1)), np.zeros((3, 2, 2))
     with pytest.raises(ValueError, match=r"samples have shape \(3, 64, 64, 1\); expected \[N, T, 64, 64, 1\]"):
         measure.digits_kept(samples[0], digits[:2], position)
+    with pytest.raises(ValueError, match=r"expected floats in \[0, 1\]"):
+        measure.digits_kept(samples + 2, digits[:2], position)
     with pytest.raises(ValueError, match="digits are float64 of shape"):
         measure.digits_kept(samples, digits[:2] / 255, position)
-    with pytest.raises(ValueError, match=r"position has shape \(2, 2, 2\); expected \[3, 2, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"position is float64 of shape \(2, 2, 2\); expected numbers of shape \[3, 2, 2\]"
+    ):
         measure.digits_kept(samples, digits[:2], position[1:])

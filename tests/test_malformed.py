@@ -20,6 +20,7 @@ from files import scores, utils
 from files.__main__ import main
 from files.config import Config
 from files.data import make_dataset
+from files.digits import digits_kept
 from files.evaluate import EvaluateOptions
 from files.import_checkpoint import ImportOptions, import_checkpoint, read_pth
 from files.model_svg import SVG
@@ -347,6 +348,7 @@ def calls(model) -> dict:
     past = np.zeros((1, 2, 64, 64, 1), np.float32)
     video, rows = np.zeros((1, 4, 64, 64, 1), np.float32), {"a": np.zeros((2, 16, 16, 1))}
     image = np.zeros((16, 16, 1))
+    samples, digits, position = np.zeros((1, 2, 64, 64, 1)), np.zeros((2, 28, 28), np.uint8), np.zeros((2, 2, 2))
     return {
         "generate past": lambda bad: model.generate(bad, 1),
         "generate n_future": lambda bad: model.generate(past, bad),
@@ -355,6 +357,9 @@ def calls(model) -> dict:
         "generate temperature": lambda bad: model.generate(past, 1, temperature=bad),
         "generate prior_noise": lambda bad: model.generate(past, 1, prior_noise=bad),
         "generate posterior_noise": lambda bad: model.generate(past, 1, posterior_noise=bad),
+        "digits_kept samples": lambda bad: digits_kept(bad, digits, position),
+        "digits_kept digits": lambda bad: digits_kept(samples, bad, position),
+        "digits_kept position": lambda bad: digits_kept(samples, digits, bad),
         "reconstruct": model.reconstruct,
         "reconstruct noise": lambda bad: model.reconstruct(video, bad),
         "call": model,
