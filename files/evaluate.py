@@ -156,8 +156,7 @@ def evaluate(options: EvaluateOptions) -> dict:
         raise ValueError("no checkpoint to evaluate; expected a folder under checkpoints/")
     model = SVG.load(options.checkpoint, options.precision)
     if options.protocol:
-        decided = protocols.settled(options.protocol, options.data, model.config.data, options.n_sequences)
-        options = dataclasses.replace(options, **decided)
+        options = dataclasses.replace(options, **protocols.settled(options, model.config.data))
     config = model.config.replace(data=options.data or model.config.data)
     options = dataclasses.replace(options, n_future=options.n_future or published_future(config, options))
     if options.protocol:

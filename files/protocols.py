@@ -13,7 +13,6 @@ from typing import Literal
 import pandas as pd
 import tensorflow as tf
 
-from files.checks import check_whole
 from files.config import MOVING_MNIST, Config
 from files.ops import has_gpu
 from files.scores import METRICS, REFERENCES, Scores, mean_interval
@@ -39,6 +38,8 @@ class Protocol:
     """Samples of which the best is chosen."""
     n_sequences: int
     """Test sequences."""
+    temperature: float = 1.0
+    """Of the prior: what it has learned."""
     psnr: Literal["per frame", "of all frames"] = "per frame"
     """Per frame and channel, then averaged; or from the error averaged over frames."""
     ssim: Literal["gaussian", "uniform", "black and white"] = "gaussian"
@@ -128,15 +129,22 @@ def protocol_table(results: dict, n_sequences: int) -> str:
     return "\n".join(lines)
 
 
-def settled(name: str, data: str | None, own_data: str, n_sequences: int) -> dict:
-    """The options of an evaluation that a protocol decides."""
-    protocol = PROTOCOLS[name]
-    check_whole(1, n_sequences=n_sequences)
+def settled(options, own_data: str) -> dict:
+    """What a protocol decides of the options of an evaluation, of a model trained on `own_data`.
+
+    Raises ValueError for options that ask for something else; fewer sequences are taken, and a remark says so.
+    """
+    protocol, defaults = PROTOCOLS[options.protocol], type(options)()
+    for name in ("n_future", "n_samples", "temperature"):
+        asked, published = getattr(options, name), getattr(protocol, name)
+        if asked not in (getattr(defaults, name), published):
+            raise ValueError(f"{name} is {asked}; protocol {options.protocol} has {published}: leave it out")
+    data = options.data
     if data is None and protocol.data in MOVING_MNIST and protocol.data != own_data:
         data = protocol.data
     return {
         "data": data,
         "n_future": protocol.n_future,
         "n_samples": protocol.n_samples,
-        "n_sequences": min(n_sequences, protocol.n_sequences),
+        "n_sequences": min(options.n_sequences, protocol.n_sequences),
     }

@@ -80,6 +80,10 @@ def test_what_does_not_fit_a_protocol_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"is one for KTH actions; the data is smmnist \(made\)"):
         protocols.check_protocol("srvp-kth", Config(n_past=10), None)
     protocols.check_protocol("srvp-kth", Config(n_past=10, data="svg_test_set_40.npz"), "array of videos")
+    with pytest.raises(ValueError, match="n_samples is 7; protocol mcvd-smmnist has 10: leave it out"):
+        protocols.settled(EvaluateOptions(tmp_path, protocol="mcvd-smmnist", n_samples=7), "smmnist")
+    with pytest.raises(ValueError, match=r"temperature is 0.5; protocol mcvd-smmnist has 1.0: leave it out"):
+        protocols.settled(EvaluateOptions(tmp_path, protocol="mcvd-smmnist", temperature=0.5), "smmnist")
     with pytest.raises(ValueError, match="is one of the test split"):
         EvaluateOptions(tmp_path, protocol="srvp-smmnist", split="val")
 
