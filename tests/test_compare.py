@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from files import __main__ as command_line
 from files import compare as comparing
 from files import evaluate as evaluation
 from files import utils
-from files.__main__ import main
 from files.compare import compare
 from files.config import Config
 from files.evaluate import EvaluateOptions
@@ -64,13 +64,13 @@ def test_differences_are_paired(fake, capsys):
 def test_checkpoints_are_named_with_or_without_an_option(fake, monkeypatch):
     checkpoints, _, _ = fake
     compared, alone = [], []
-    monkeypatch.setattr(comparing, "compare", lambda named, options: compared.append(named))
-    monkeypatch.setattr(evaluation, "evaluate", lambda options: alone.append(options.checkpoint))
+    monkeypatch.setattr(command_line, "run_compare", lambda named, options: compared.append(named))
+    monkeypatch.setattr(command_line, "run_evaluate", lambda options: alone.append(options.checkpoint))
     a, b, c = map(str, checkpoints)
-    main(["evaluate", a, b, c, "--n-samples", "3"])
-    main(["evaluate", "--checkpoint", a, "--n-samples", "3", b])
-    main(["evaluate", a])
-    main(["evaluate", "--checkpoint", b])
+    command_line.main(["evaluate", a, b, c, "--n-samples", "3"])
+    command_line.main(["evaluate", "--checkpoint", a, "--n-samples", "3", b])
+    command_line.main(["evaluate", a])
+    command_line.main(["evaluate", "--checkpoint", b])
     assert compared == [checkpoints, checkpoints[:2]]
     assert alone == checkpoints[:2]
 
