@@ -21,26 +21,31 @@ SETTINGS = ("n_sequences", "n_samples", "n_past", "n_future", "seed", "temperatu
 def compare(checkpoints: list[pathlib.Path], options: EvaluateOptions) -> dict:
     """Evaluates checkpoints on the test sequences of the first and writes `comparison.json` and `per_frame.csv`.
 
-    They go to a folder comparisons/A-B-C of the results, and the evaluation of each checkpoint to its own, as ever.
+    They go to a folder comparisons/A-B-C of the results, and the evaluation of each checkpoint to its own, as ever; one
+    that is there already isn't repeated.
     Returns what stands in `comparison.json`: for each checkpoint, row and metric the mean, and for all but the first
     the difference to the first, both with 95 % intervals; those of the differences are paired, sequence by sequence.
 
-    Raises ValueError for checkpoints of one name, and where their sequences aren't the same, besides what `evaluate`
-    raises.
+    Raises ValueError for checkpoints of one name, or of other videos, and where their sequences aren't the same,
+    besides what `evaluate` raises.
     """
     names = [path.resolve().name for path in checkpoints]
     if len(set(names)) < len(names):
         raise ValueError(f"checkpoints are called {', '.join(names)}; expected different names, as results are")
     if options.name is not None:
         raise ValueError(f"name is {options.name}; several checkpoints have their own names")
-    first = Config.load(checkpoints[0] / "config.json") if (checkpoints[0] / "config.json").is_file() else None
+    configs = [Config.load(path / "config.json") for path in checkpoints]
+    for setting in ("n_past", "image_size", "channels"):  # before hours of scoring
+        if len(found := {getattr(config, setting) for config in configs}) > 1:
+            raise ValueError(
+                f"checkpoints {', '.join(names)} differ in {setting}: {', '.join(map(str, sorted(found)))}"
+            )
     metrics, tables, frames = {}, {}, []
-    for name, path in zip(names, checkpoints, strict=True):
+    for name, path, config in zip(names, checkpoints, configs, strict=True):
         one = dataclasses.replace(options, checkpoint=path)
-        own = Config.load(path / "config.json").data if (path / "config.json").is_file() else None
-        if options.data is None and options.protocol is None and first is not None and own != first.data:
-            one = dataclasses.replace(one, data=first.data)
-        metrics[name] = evaluate(one)
+        if options.data is None and options.protocol is None and config.data != configs[0].data:
+            one = dataclasses.replace(one, data=configs[0].data)
+        metrics[name] = evaluate(one, again=False)
         tables[name] = pd.read_csv(one.folder / "per_sequence.csv")
         frames.append(pd.read_csv(one.folder / "per_frame.csv").assign(checkpoint=name))
     check_same(metrics)

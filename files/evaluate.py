@@ -142,12 +142,12 @@ def data_label(data: str) -> str:
     return f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
 
 
-def evaluate(options: EvaluateOptions) -> dict:
+def evaluate(options: EvaluateOptions, again: bool = True) -> dict:
     """Evaluates a checkpoint and writes `metrics.json`, `per_frame.csv`, `per_sequence.csv` and `samples.npz`.
 
     Returns what stands in `metrics.json`. The same options give the same figures whatever the batch size, up to the
     rounding of convolutions. An evaluation that was stopped goes on where it was; parts that are missing or damaged are
-    scored again.
+    scored again. One that has ended is repeated, unless `again` is False and its results are there.
 
     Raises FileNotFoundError for a checkpoint or file that isn't there, ValueError for one that doesn't fit, for samples
     that are no numbers, and while another process does the same evaluation.
@@ -167,11 +167,15 @@ def evaluate(options: EvaluateOptions) -> dict:
     count = min(options.n_sequences, len(open_test_set(config, options, batch_size=1)))
     print(f"{options.checkpoint}: {count} sequences, {device_line(options.precision)}")
     weights = weights_hash(model)
-    parts = options.folder / f"parts-{run_hash(config, options, weights)}"
+    run = run_hash(config, options, weights)
+    if not again and (found := finished(options, run, count)):
+        print(f"{options.folder} has it already")
+        return found
+    parts = options.folder / f"parts-{run}"
     with only_process(parts.with_suffix(".lock"), f"writing {parts}"):
         scores = score_sequences(model, config, options, count, parts, lpips)
         fvd = video_distance(net, first_samples(model, config, options, count)) if net else None
-        metrics = write_results(model, config, options, scores, weights, fvd)
+        metrics = write_results(model, config, options, scores, run, weights, fvd)
         removing = parts.with_name(f"removing-{parts.name}")  # at once: whoever is killed leaves no half of the parts
         shutil.rmtree(removing, ignore_errors=True)
         parts.rename(removing)
@@ -181,8 +185,22 @@ def evaluate(options: EvaluateOptions) -> dict:
     return metrics
 
 
+def finished(options: EvaluateOptions, run: str, count: int) -> dict | None:
+    """The `metrics.json` of just this evaluation, if it has ended."""
+    path = options.folder / "metrics.json"
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    same = (found.get("run"), found.get("n_sequences")) == (run, count)
+    return found if same and bool(found["fvd"]) == bool(options.fvd_model) else None
+
+
 def write_results(
-    model: SVG, config: Config, options: EvaluateOptions, scores: Scores, weights: str, fvd: dict | None = None
+    model: SVG,
+    config: Config,
+    options: EvaluateOptions,
+    scores: Scores,
+    run: str,
+    weights: str,
+    fvd: dict | None = None,
 ) -> dict:
     """Writes the four files of an evaluation, `metrics.json` last, and returns what stands in it."""
     rows, variance = table_rows(scores), fit_variance(model, options.store)
@@ -190,6 +208,7 @@ def write_results(
     per_sequence = sequence_table(rows, scores, variance, config.image_size**2 * config.channels)
     metrics = {
         "command": options.command,
+        "run": run,
         "n_sequences": len(scores["index"]),
         "n_samples": options.n_samples,
         "n_past": config.n_past,

@@ -26,7 +26,8 @@ def fake(monkeypatch, tmp_path):
         (tmp_path / name).mkdir()
         Config(data=data).save(tmp_path / name / "config.json")
 
-    def evaluate(options):
+    def evaluate(options, again):
+        assert not again  # what is there isn't repeated
         name = options.checkpoint.name
         common = np.random.default_rng(1).normal(size=50)
         columns[name] = {f"{metric}_{row}": common + 0.1 * rng.normal(size=50) for row in ("best", "mean")
@@ -101,10 +102,15 @@ def test_what_cannot_be_compared(fake, tmp_path):
     checkpoints, options, _ = fake
     with pytest.raises(ValueError, match="called a, a; expected different names"):
         compare([checkpoints[0]] * 2, options)
+    Config(data="smmnist", n_past=3).save(tmp_path / "b" / "config.json")
+    with pytest.raises(ValueError, match="checkpoints a, b, c differ in n_past: 3, 5"):
+        compare(checkpoints, options)
+    with pytest.raises(FileNotFoundError):
+        compare([checkpoints[0], tmp_path / "nothing"], options)
     with pytest.raises(ValueError, match="name is x"):
         compare(checkpoints, dataclasses.replace(options, name="x"))
     one = dict(n_sequences=5, n_samples=4, n_past=5, n_future=2, seed=0, temperature=1.0, split="test", data_sha256="1")
-    with pytest.raises(ValueError, match="on different sequences: n_past is 5 and 3"):
-        comparing.check_same({"a": one, "b": one | {"n_past": 3}})
+    with pytest.raises(ValueError, match="on different sequences: n_future is 2 and 3"):
+        comparing.check_same({"a": one, "b": one | {"n_future": 3}})
     with pytest.raises(ValueError, match="no checkpoint to evaluate"):
         evaluation.evaluate(options)

@@ -311,6 +311,19 @@ def test_parts_that_are_missing_or_damaged_are_scored_again(results, options, sc
     assert not list((tmp_path / "results/small").glob("*parts*"))
 
 
+def test_an_evaluation_that_has_ended_is_repeated_only_on_request(results, options, monkeypatch):
+    monkeypatch.setattr(evaluation, "score_batch", killed)
+    assert evaluate(options, again=False) == results[1]
+    for other in ({"n_sequences": 4}, {"n_samples": 3}, {"temperature": 0.5}):
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(dataclasses.replace(options, **other), again=False)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(options)
+    for parts in options.folder.glob("**/parts-*"):
+        shutil.rmtree(parts) if parts.is_dir() else parts.unlink()
+    (options.folder / "temperature-0.5").rmdir()
+
+
 def test_splits_and_data_sets_have_folders_of_their_own(results, options, tmp_path):
     folder, metrics = results
     part = folder / "parts-of-another" / "00000000-00000004.npz"  # an evaluation that was killed
