@@ -9,7 +9,7 @@ import pandas as pd
 
 from files.config import Config
 from files.durable import replacing
-from files.evaluate import EvaluateOptions, evaluate
+from files.evaluate import COLUMNS, EvaluateOptions, cell, evaluate
 from files.protocols import TITLES
 from files.scores import mean_interval
 
@@ -97,27 +97,19 @@ def finite(values: dict[str, float]) -> dict[str, float | None]:
 
 def comparison_table(results: dict) -> str:
     """The comparison as text; a star marks a difference that is larger than its interval."""
-    first, rows = results["checkpoints"][0], []
-    for name, by_row in results["table"].items():
-        for row, by_metric in by_row.items():
-            for metric, value in by_metric.items():
-                line = {"row": TITLES.get(row, row), "metric": metric, "checkpoint": name, "mean": with_interval(value)}
-                if "difference" in value:
-                    text = with_interval(value, "difference", "difference_interval")
-                    clear = None not in (value["difference"], value["difference_interval"])
-                    clear = clear and abs(value["difference"]) > value["difference_interval"]
-                    line[f"minus {first}"] = text + (" *" if clear else "")
-                rows.append(line)
-    table = pd.DataFrame(rows).fillna("")
-    order = {name: k for k, name in enumerate(results["checkpoints"])}
-    table = table.sort_values(["row", "metric", "checkpoint"], key=lambda c: c.map(lambda v: order.get(v, v)))
+    first, lines = results["checkpoints"][0], []
+    for row, by_metric in results["table"][first].items():
+        for metric in by_metric:
+            for name in results["checkpoints"]:
+                value = results["table"][name][row][metric]
+                line = {"row": TITLES.get(row, row), "": COLUMNS[metric], "checkpoint": name, "mean": cell(value)}
+                if name != first:
+                    difference = {"mean": value["difference"], "interval": value["difference_interval"]}
+                    clear = None not in difference.values() and abs(difference["mean"]) > difference["interval"]
+                    line[f"minus {first}"] = cell(difference) + (" *" if clear else "")
+                lines.append(line)
     heading = (
         f"{results['n_sequences']} sequences of {results['data']}, {results['n_past']} frames given, "
         f"{results['n_future']} predicted, {results['n_samples']} samples; 95 % intervals, paired for differences"
     )
-    return f"{heading}\n{table.to_string(index=False)}\n* larger than its interval"
-
-
-def with_interval(value: dict, mean: str = "mean", interval: str = "interval") -> str:
-    """As text."""
-    return "" if value[mean] is None else f"{value[mean]:.4f} ± {value[interval] or 0:.4f}"
+    return f"{heading}\n{pd.DataFrame(lines).fillna('').to_string(index=False)}\n* larger than its interval"

@@ -56,18 +56,14 @@ def digit_rows(scores: Scores) -> Rows:
     """
     if "explained_truth" not in scores:
         return {}
-    found = {}
-    for row, name in {"best": "best", "mean": "samples", "simulator_mean": "simulator"}.items() | {
-        (row, row) for row in ("posterior", "own_frames")
-    }:
-        kept = scores[f"explained_{name}"] > KEPT
-        distance = np.where(kept, scores[f"distance_{name}"], np.nan)
-        samples = kept.ndim == 3  # [S, n, F]
-        found[row] = {
-            "kept": kept.mean(1) if samples else kept.astype(float),
-            "distance": mean_of_known(distance, 1) if samples else distance,
-        }
-    return found
+    names = {"best": "best", "simulator_mean": "simulator", "posterior": "posterior", "own_frames": "own_frames"}
+    kept = {row: scores[f"explained_{name}"] > KEPT for row, name in names.items()}
+    distance = {row: np.where(kept[row], scores[f"distance_{name}"], np.nan) for row, name in names.items()}
+    of_samples = scores["explained_samples"] > KEPT  # [S, n, F]
+    from_samples = np.where(of_samples, scores["distance_samples"], np.nan)
+    kept |= {"mean": of_samples.mean(1), "single": of_samples[:, 0]}
+    distance |= {"mean": mean_of_known(from_samples, 1), "single": from_samples[:, 0]}
+    return {row: {"kept": kept[row].astype(float), "distance": distance[row]} for row in kept}
 
 
 def digit_errors(scores: Scores) -> dict:

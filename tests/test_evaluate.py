@@ -179,6 +179,7 @@ def test_digits_kept_are_those_of_the_measure(results, expected, model):
                       for k in range(SEQUENCES)])  # fmt: skip
     rows = {
         "mean": samples[:, :2],
+        "single": samples[:, :1],
         "posterior": np.round(255 * model.reconstruct(video, noise).numpy()[:, None, PAST - 1 :]) / 255,
     }
     per_sequence = pd.read_csv(folder / "per_sequence.csv")
