@@ -114,7 +114,7 @@ def evaluation_figures(folder: pathlib.Path) -> dict[str, plt.Figure]:
         figures[f"futures_{k}"] = strip = utils.film_strip(rows, metrics["n_past"])
         if "rank" in samples:
             score = "share of digits kept" if "digits" in metrics else "mean SSIM"
-            remark = "\nin brackets: predicted frames that keep both digits" if "digits" in metrics else ""
+            remark = "\nin brackets: predicted frames that keep all digits" if "digits" in metrics else ""
             strip.axes[0].set_title(
                 f"Sequence {samples['index'][k - 1]}: its samples' {score} is above that of "
                 f"{samples['rank'][k - 1]:.0%} of all sequences{remark}",
