@@ -424,20 +424,20 @@ def plot_temperature(csv_or_frame: str | pathlib.Path | pd.DataFrame) -> plt.Fig
     plt.close(fig)
     rows = {"psnr_best": ("best sample", BLUE, "-"), "psnr_mean": ("mean over samples", RED, "--")}
     diversity = by_metric["diversity"]
+    bars = {"marker": "o", "capsize": 2, "elinewidth": 0.8}
     for name, (label, color, line) in rows.items():
         values = by_metric[name]
-        axes[0].errorbar(diversity["mean"], values["mean"], values["interval"], color=color, linestyle=line, marker="o",
-                         label=label, capsize=2)  # fmt: skip
-    for x, y, temperature in zip(diversity["mean"], values["mean"], values["temperature"], strict=True):
-        axes[0].annotate(
-            f"{temperature:g}", (x, y), xytext=(0, -14), textcoords="offset points", ha="center", fontsize=9
+        axes[0].errorbar(
+            diversity["mean"], values["mean"], values["interval"], color=color, linestyle=line, label=label, **bars
         )
-    axes[0].set(xlabel="diversity (mean squared distance of two samples)", ylabel="PSNR (dB)")
-    axes[0].margins(y=0.15)
+    for x, y, temperature in zip(diversity["mean"], values["mean"], values["temperature"], strict=True):
+        axes[0].annotate(f"{temperature:g}", (x, y), xytext=(5, -13), textcoords="offset points", fontsize=9)
+    axes[0].set(xlabel="diversity: mean squared distance of two samples\n(numbers: temperature)", ylabel="PSNR (dB)")
+    axes[0].margins(x=0.1, y=0.15)
     axes[0].legend(loc="best")
     name, label = ("kept_mean", LABELS["kept"]) if "kept_mean" in by_metric else ("diversity", "diversity")
     values = by_metric[name]
-    axes[1].errorbar(values["temperature"], values["mean"], values["interval"], color=GREEN, marker="o", capsize=2)
+    axes[1].errorbar(values["temperature"], values["mean"], values["interval"], color=GREEN, **bars)
     axes[1].set(xlabel=r"temperature, a factor on the prior's $\sigma$", ylabel=label, ylim=(0, None))
     return fig
 
