@@ -485,7 +485,7 @@ def summary(metrics: dict) -> str:
             f"{false['digit_missing']:.1%} of those in which one is missing."
         )
     if metrics["fvd"]:
-        lines.append(f"FVD {metrics['fvd']['value']:.2f} ({metrics['fvd']['network']}; {metrics['fvd']['remark']})")
+        lines.append(f"FVD {metrics['fvd']['value']:.4g} ({metrics['fvd']['network']}; {metrics['fvd']['remark']})")
     if "protocol" in metrics:
         lines += ["", protocols.protocol_table(metrics["protocol"], metrics["n_sequences"])]
     return "\n".join(lines)
