@@ -17,6 +17,8 @@ from files.config import Config
 from files.evaluate import EvaluateOptions
 from files.figures import temperature_curve
 
+pytestmark = pytest.mark.usefixtures("eagerly")  # tracing takes longer than a few steps
+
 
 @pytest.fixture
 def fake(monkeypatch, tmp_path):

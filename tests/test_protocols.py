@@ -18,6 +18,8 @@ from files.fvd import VideoNet, video_distance
 from files.model_svg import SVG
 from files.videos import KTH
 
+pytestmark = pytest.mark.usefixtures("eagerly")  # tracing takes longer than a few steps
+
 
 @pytest.fixture(scope="module", params=[1, 3])
 def pair(request):
