@@ -79,11 +79,13 @@ def describe_evaluation(metrics: dict) -> str:
     lines = [
         f"On {metrics['n_sequences']} test sequences, {metrics['n_past']} frames given and {metrics['n_future']} "
         f"predicted, the best of {n} samples has a PSNR of {both('best')} of SSIM, the mean sample {both('mean')}.",
-        f"The posterior, which is told what happened, has {both('posterior')}: what is missing there is lost by the "
-        "nets, the rest by not knowing the future.",
+        f"The posterior, which is told what happened and sees the true frames, has {both('posterior')}: so much the "
+        "nets can draw. The rest is lost by feeding frames back, and by not knowing the future.",
         f"An all-black video has {both('black')}. On mostly black frames a digit in the wrong place costs more than no "
         "digit, so a table without such rows says little.",
     ]
+    if "own_frames" in table:
+        lines.append(f"With the posterior's z, but its own frames fed back, the model has {both('own_frames')}.")
     if "simulator_best" in table:
         lines.append(f"A perfect model would have {both('simulator_best')} for the best of {n}: it, too, has to guess.")
     best_of = {metric: metrics["best_of"][metric]["mean"] for metric in ("psnr", "ssim")}
