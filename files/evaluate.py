@@ -20,7 +20,7 @@ import pandas as pd
 import tensorflow as tf
 
 from files import protocols
-from files.checks import check_number
+from files.checks import check_number, check_whole
 from files.config import MOVING_MNIST, Config
 from files.data import make_dataset, open_data, print_found
 from files.device import device_line, hardware, peak_memory
@@ -51,7 +51,7 @@ CODE = ("evaluate.py", "scoring.py", "scores.py", "digits.py", "protocols.py")  
 class EvaluateOptions:
     """What to evaluate, and on what; the defaults are the published protocol for Stochastic Moving MNIST.
 
-    Raises ValueError, naming the field, for a count below 1 or a temperature below 0.
+    Raises ValueError, naming the field, for a count below 1, or a seed or temperature below 0.
     """
 
     checkpoint: pathlib.Path | None = None
@@ -104,6 +104,7 @@ class EvaluateOptions:
         for name in ("n_future", "n_samples", "n_sequences", "n_importance", "batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        check_whole(0, seed=self.seed)
         check_number(0, MAX_TEMPERATURE, temperature=self.temperature)
         if self.protocol and self.split != "test":
             raise ValueError(f"protocol {self.protocol} is one of the test split; expected no --split {self.split}")

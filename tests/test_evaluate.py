@@ -468,6 +468,8 @@ def test_held_out_sequences_are_scored_on_request(options):
 def test_bad_options(tmp_path):
     with pytest.raises(ValueError, match="n_samples is 0"):
         EvaluateOptions(tmp_path, n_samples=0)
+    with pytest.raises(ValueError, match="seed is -1"):
+        EvaluateOptions(tmp_path, seed=-1)
     with pytest.raises(ValueError, match="temperature is nan"):
         EvaluateOptions(tmp_path, temperature=float("nan"))
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
