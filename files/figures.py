@@ -39,7 +39,8 @@ def make_figures(options: FigureOptions) -> list[pathlib.Path]:
         if name.parts[:1] and name.parts[0] in SHIPPED:
             continue
         out, figures = options.figs / name, training_figures(folder)
-        if (folder / "metrics.json").is_file():
+        # Without samples it is there for the temperature's curve alone.
+        if all((folder / file).is_file() for file in ("metrics.json", "samples.npz")):
             checkpoint = options.checkpoints.joinpath(*name.parts[:1])
             if checkpoint not in hashes and (checkpoint / "config.json").is_file():
                 hashes[checkpoint] = weights_hash(SVG.load(checkpoint))

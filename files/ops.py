@@ -172,10 +172,13 @@ def upconv_to_few(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     batch, height, width, channels = keras.ops.shape(x)
     filters = kernel.shape[2]
     spread = tf.matmul(tf.reshape(x, [-1, channels]), tf.reshape(kernel, [-1, channels]), transpose_b=True)
-    spread = tf.transpose(tf.reshape(spread, [batch, height, width, 4, 4, filters]), [0, 5, 1, 3, 2, 4])
-    rows = tf.signal.overlap_and_add(spread, 2)  # [N, F, H, 4, 2 W + 2]
-    image = tf.signal.overlap_and_add(tf.transpose(rows, [0, 1, 4, 2, 3]), 2)  # [N, F, 2 W + 2, 2 H + 2]
-    return tf.transpose(image, [0, 3, 2, 1])[:, 1:-1, 1:-1]
+    # The 4 x 4 taps of a pixel are 2 x 2 groups of 2 x 2: those of four neighbours meet in each group of the image.
+    spread = tf.transpose(tf.reshape(spread, [batch, height, width, 2, 2, 2, 2, filters]), [3, 5, 0, 1, 4, 2, 6, 7])
+    shifted = [
+        tf.pad(spread[i, j], [[0, 0], [i, 1 - i], [0, 0], [j, 1 - j], [0, 0], [0, 0]]) for i in (0, 1) for j in (0, 1)
+    ]
+    image = tf.reshape(tf.add_n(shifted), [batch, 2 * height + 2, 2 * width + 2, filters])
+    return image[:, 1:-1, 1:-1]
 
 
 def filter_gradient(fine: tf.Tensor, coarse: tf.Tensor) -> tf.Tensor:

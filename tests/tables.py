@@ -20,6 +20,7 @@ ROWS = {  # of metrics.json
     "mean": "mean over samples",
     "single": "a single sample",
     "posterior": "posterior reconstruction (sees the future)",
+    "own_frames": "own frames fed back, z of the posterior",
     "repeat": "last given frame repeated",
     "black": "all black",
     "simulator_best": "the simulator's own futures, best of {n_samples}",
@@ -53,24 +54,34 @@ def stored(path: pathlib.Path) -> dict:
     return json.loads(path.read_text())
 
 
+def interval(value: dict, places: int) -> str:
+    """Mean and 95 % interval."""
+    return f"{value['mean']:.{places}f} ± {value['interval']:.{places}f}"
+
+
 def metrics_table(name: str, rows: list[str]) -> str:
     """Rows of a checkpoint's metrics, what was published for the same test, and how they were measured."""
     metrics = stored(SHIPPED / name / "metrics.json")
     digits = 3 if metrics["n_sequences"] < 5000 else 4
 
-    def cells(row: str) -> list[str]:
-        return [
-            " ± ".join(f"{metrics['table'][row][metric][key]:.{places}f}" for key in ("mean", "interval"))
-            for metric, places in (("psnr", 2), ("ssim", digits))
-        ]
+    columns = {"psnr": ("PSNR [dB]", 2), "ssim": ("SSIM", digits), "kept": ("digits kept", 3)}
+    columns = {metric: column for metric, column in columns.items() if metric in metrics["table"]["best"]}
 
-    ours = [[ROWS[row].format(**metrics), *cells(row)] for row in rows]
-    return markdown(["", "PSNR [dB]", "SSIM"], ours[:1] + list(map(list, PUBLISHED.get(name, []))) + ours[1:])
+    def cell(row: str, metric: str) -> str:
+        found = metrics["table"][row].get(metric)
+        return interval(found, columns[metric][1]) if found else ""
+
+    ours = [[ROWS[row].format(**metrics), *(cell(row, metric) for metric in columns)] for row in rows]
+    published = [[*row, *[""] * (len(columns) - 2)] for row in PUBLISHED.get(name, [])]
+    return markdown(["", *(title for title, _ in columns.values())], ours[:1] + published + ours[1:])
 
 
 def command_of(metrics: dict) -> str:
     """The evaluation's command without the options that have their defaults."""
-    count = "" if metrics["n_sequences"] == 5000 else f" --n-sequences {metrics['n_sequences']}"
+    if "protocol" in metrics:
+        count = f" --protocol {metrics['protocol']['name']}"
+    else:
+        count = "" if metrics["n_sequences"] == 5000 else f" --n-sequences {metrics['n_sequences']}"
     checkpoint = re.search(r"--checkpoint (\S+)", metrics["command"])[1]
     # Once a checkpoint computed in the precision that it was trained in.
     precision = metrics.get("precision") or metrics["config"]["precision"]
@@ -107,7 +118,37 @@ def card(name: str) -> str:
             f"- In the last frame the samples have {faded['ratio']:.2f} of the truth's brightness; "
             f"{100 * faded['faded']['mean']:.0f} % of them have less than half of it."
         )
+    if found := metrics.get("digits"):
+        missed, false = found["missed"]["truth"], found["false"]["other_digits"]
+        lines.append(
+            "- Digits kept is the share of predicted frames that show both true digits, wherever they are: in the "
+            f"sample with the best SSIM, and on average over the first {found['n_samples']}. It misses "
+            f"{100 * missed:.1f} % of the true frames, and takes {100 * false:.1f} % of frames of other digits for "
+            "the true ones."
+        )
     return "\n".join(lines)
+
+
+def protocols_table() -> str:
+    """Our rows under the published protocols, one below the other; the literature's where there are any."""
+    rows = []
+    for path in sorted([*SHIPPED.glob("*/metrics.json"), *SHIPPED.glob("*/*-smmnist.json")]):
+        metrics = stored(path)
+        if "protocol" not in metrics:
+            continue
+        protocol, name = metrics["protocol"], path.parent.name
+        horizon = f"{protocol['n_past']} -> {protocol['n_future']}"
+        titles = {"best": f"`{name}`, best of {protocol['n_samples']}", "mean": f"`{name}`, mean", "black": "all black"}
+        for row, title in titles.items():
+            found = protocol["table"][row]
+            figures = [
+                f"{found[m]['mean']:.{p}f} ± {found[m]['interval']:.{p}f}" for m, p in (("psnr", 2), ("ssim", 4))
+            ]
+            rows.append([f"`{protocol['name']}`" if row == "best" else "", title, horizon, *figures])
+        for model in protocol["published"]["rows"]:
+            figures = [f"{model['psnr']:.2f}", f"{model['ssim']:.4f}"]
+            rows.append(["", f"{model['model']} ({model['source']})", horizon, *figures])
+    return markdown(["protocol", "model", "frames", "PSNR [dB]", "SSIM"], rows)
 
 
 def ssim_over_frames() -> str:
@@ -221,6 +262,7 @@ TABLES = {
     "bench": lambda: rivals("bench", {"loop": "Keras's layers in a loop", "one by one": "one sample at a time"}),
     "other figures": other_figures,
     "layers": layers_table,
+    "protocols": protocols_table,
     "SSIM over the frames": ssim_over_frames,
     **{f"metrics of {name}": lambda name=name: card(name) for name in ("smmnist", "smmnist_srvp")},
     **{f"stages of {name}": lambda name=name: stages_table(name) for name in ("smmnist", "smmnist_srvp")},
