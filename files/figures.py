@@ -39,16 +39,16 @@ def make_figures(options: FigureOptions) -> list[pathlib.Path]:
         if name.parts[:1] and name.parts[0] in SHIPPED:
             continue
         out, figures = options.figs / name, training_figures(folder)
-        # Without samples it is there for the temperature's curve alone.
-        if all((folder / file).is_file() for file in ("metrics.json", "samples.npz")):
+        if (folder / "metrics.json").is_file():
             checkpoint = options.checkpoints.joinpath(*name.parts[:1])
             if checkpoint not in hashes and (checkpoint / "config.json").is_file():
                 hashes[checkpoint] = weights_hash(SVG.load(checkpoint))
             if is_of(folder, hashes.get(checkpoint)):
-                figures |= evaluation_figures(folder)
+                if (folder / "samples.npz").is_file():
+                    figures |= evaluation_figures(folder)
+                    paths += save_animations(folder, out)
                 if len(curve := temperature_curve(folder)):
                     figures["temperature"] = utils.plot_temperature(curve)
-                paths += save_animations(folder, out)
             else:
                 print(f"{folder} was evaluated with other weights than {checkpoint} has now: not drawn")
         if (folder / "comparison.json").is_file():

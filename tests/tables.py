@@ -130,7 +130,7 @@ def card(name: str) -> str:
 
 
 def protocols_table() -> str:
-    """Our rows under the published protocols, one below the other; the literature's where there are any."""
+    """Our rows under each published protocol that was followed to the end, then the literature's."""
     rows = []
     for path in sorted([*SHIPPED.glob("*/metrics.json"), *SHIPPED.glob("*/*-smmnist.json")]):
         metrics = stored(path)
@@ -138,7 +138,13 @@ def protocols_table() -> str:
             continue
         protocol, name = metrics["protocol"], path.parent.name
         horizon = f"{protocol['n_past']} -> {protocol['n_future']}"
-        titles = {"best": f"`{name}`, best of {protocol['n_samples']}", "mean": f"`{name}`, mean", "black": "all black"}
+        titles = {
+            "best": f"`{name}`, best of {protocol['n_samples']}",
+            "mean": f"`{name}`, mean over samples",
+            "posterior": ROWS["posterior"],
+            "own_frames": ROWS["own_frames"],
+            "black": ROWS["black"],
+        }
         for row, title in titles.items():
             found = protocol["table"][row]
             figures = [

@@ -16,13 +16,15 @@ from files.config import Config, Machine, Recipe
 from files.data import make_dataset
 from files.evaluate import weights_hash
 from files.model_svg import SVG
+from files.protocols import PROTOCOLS
 
 ROOT = pathlib.Path(__file__).parent.parent
 SHIPPED = sorted(path.parent.name for path in ROOT.glob("checkpoints/*/README.md"))
+RESULTS = ROOT / "results" / "shipped"
 
 
 def stored_metrics(name: str) -> dict:
-    return json.loads((ROOT / "results" / "shipped" / name / "metrics.json").read_text())
+    return json.loads((RESULTS / name / "metrics.json").read_text())
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -34,6 +36,15 @@ def test_metrics_are_those_of_the_shipped_weights(name):
     # Settings that came later than the evaluation have their defaults.
     later = {k: v for part in (Config(), Recipe()) for k, v in vars(part).items() if k not in metrics["config"]}
     assert stored.items() <= (metrics["config"] | later).items()
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/*-smmnist.json")), ids=lambda path: path.stem)
+def test_a_protocol_was_followed_to_the_end_with_the_shipped_weights(path):
+    metrics = json.loads(path.read_text())
+    assert metrics["weights_sha256"] == stored_metrics(path.parent.name)["weights_sha256"]
+    assert metrics["protocol"]["name"] == path.stem
+    for name in ("n_past", "n_future", "n_samples", "n_sequences", "data"):
+        assert metrics[name] == getattr(PROTOCOLS[path.stem], name), name
 
 
 @pytest.mark.parametrize("name", SHIPPED)
