@@ -413,32 +413,33 @@ def plot_comparison(csv_or_frame: str | pathlib.Path | pd.DataFrame, n_samples: 
 
 @plt.rc_context(STYLE)
 def plot_temperature(csv_or_frame: str | pathlib.Path | pd.DataFrame) -> plt.Figure:
-    """Diversity of the samples against their error, a point per temperature, and both against the temperature.
+    """PSNR, diversity of the samples and, for Moving MNIST, digits kept against the temperature, with 95 % intervals.
 
-    The table has the columns temperature, metric (psnr_best, psnr_mean, diversity and, for Moving MNIST, kept_mean),
-    mean and interval. Temperature 1 is the prior as it was learned.
+    The table has the columns temperature, metric (psnr_best, psnr_mean, diversity and perhaps kept_mean), mean and
+    interval. Temperature 1 is the prior as it was learned.
     """
     table = _table(csv_or_frame)
     by_metric = {name: values.sort_values("temperature") for name, values in table.groupby("metric")}
-    fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.6))
+    panels = {
+        "PSNR (dB)": {"psnr_best": ("best sample", BLUE, "-"), "psnr_mean": ("mean over samples", RED, "--")},
+        "diversity: mean squared\ndistance of two samples": {"diversity": ("", BLACK, "-")},
+        LABELS["kept"]: {"kept_mean": ("", GREEN, "-")},
+    }
+    panels = {label: lines for label, lines in panels.items() if set(lines) <= set(by_metric)}
+    fig, axes = plt.subplots(1, len(panels), figsize=(3.8 * len(panels), 3.4))
     plt.close(fig)
-    rows = {"psnr_best": ("best sample", BLUE, "-"), "psnr_mean": ("mean over samples", RED, "--")}
-    diversity = by_metric["diversity"]
-    bars = {"marker": "o", "capsize": 2, "elinewidth": 0.8}
-    for name, (label, color, line) in rows.items():
-        values = by_metric[name]
-        axes[0].errorbar(
-            diversity["mean"], values["mean"], values["interval"], color=color, linestyle=line, label=label, **bars
-        )
-    for x, y, temperature in zip(diversity["mean"], values["mean"], values["temperature"], strict=True):
-        axes[0].annotate(f"{temperature:g}", (x, y), xytext=(5, -13), textcoords="offset points", fontsize=9)
-    axes[0].set(xlabel="diversity: mean squared distance of two samples\n(numbers: temperature)", ylabel="PSNR (dB)")
-    axes[0].margins(x=0.1, y=0.15)
-    axes[0].legend(loc="best")
-    name, label = ("kept_mean", LABELS["kept"]) if "kept_mean" in by_metric else ("diversity", "diversity")
-    values = by_metric[name]
-    axes[1].errorbar(values["temperature"], values["mean"], values["interval"], color=GREEN, **bars)
-    axes[1].set(xlabel=r"temperature, a factor on the prior's $\sigma$", ylabel=label, ylim=(0, None))
+    for ax, (ylabel, lines) in zip(axes, panels.items(), strict=True):
+        for name, (label, color, line) in lines.items():
+            values = by_metric[name]
+            ax.errorbar(
+                values["temperature"], values["mean"], values["interval"], color=color, linestyle=line, label=label,
+                marker="o", capsize=2, elinewidth=0.8,
+            )  # fmt: skip
+        ax.set(xlabel=r"temperature, a factor on the prior's $\sigma$", ylabel=ylabel)
+        if len(lines) > 1:
+            ax.legend(loc="best")
+        else:
+            ax.set_ylim(0, None)
     return fig
 
 

@@ -26,6 +26,7 @@ ROWS = {  # of metrics.json
     "simulator_best": "the simulator's own futures, best of {n_samples}",
     "simulator_mean": "the simulator's own futures, mean",
 }
+METRICS = {"psnr": ("PSNR [dB]", 2), "ssim": ("SSIM", 3), "kept": ("digits kept", 3)}  # with their decimal places
 PUBLISHED = {  # Franceschi et al. 2020, table of Stochastic Moving MNIST
     "smmnist_srvp": [
         ("published SVG-LP, best of 100", "14.50", "0.7090"),
@@ -64,7 +65,7 @@ def metrics_table(name: str, rows: list[str]) -> str:
     metrics = stored(SHIPPED / name / "metrics.json")
     digits = 3 if metrics["n_sequences"] < 5000 else 4
 
-    columns = {"psnr": ("PSNR [dB]", 2), "ssim": ("SSIM", digits), "kept": ("digits kept", 3)}
+    columns = METRICS | {"ssim": ("SSIM", digits)}
     columns = {metric: column for metric, column in columns.items() if metric in metrics["table"]["best"]}
 
     def cell(row: str, metric: str) -> str:
@@ -155,6 +156,42 @@ def protocols_table() -> str:
             figures = [f"{model['psnr']:.2f}", f"{model['ssim']:.4f}"]
             rows.append(["", f"{model['model']} ({model['source']})", horizon, *figures])
     return markdown(["protocol", "model", "frames", "PSNR [dB]", "SSIM"], rows)
+
+
+def comparison_table() -> str:
+    """Both checkpoints on the same sequences with the same noise: means, and the paired difference."""
+    results = stored(SHIPPED / "comparisons" / "smmnist_srvp-smmnist" / "comparison.json")
+    first, second = (results["table"][name] for name in results["checkpoints"])
+    rows = []
+    for row, title in (("best", "best of {n_samples}"), ("mean", ROWS["mean"]), ("own_frames", ROWS["own_frames"])):
+        for metric, (name, places) in METRICS.items():
+            a, b = first[row][metric], second[row][metric]
+            difference = {"mean": b["difference"], "interval": b["difference_interval"]}
+            first_cell = title.format(**results) if metric == "psnr" else ""
+            rows.append([first_cell, name, interval(a, places), interval(b, places), interval(difference, places)])
+    return markdown(["", "", *(f"`{name}`" for name in results["checkpoints"]), "difference"], rows)
+
+
+def temperature_table() -> str:
+    """How samples change with the factor on the prior's sigma."""
+    rows = []
+    for path in SHIPPED.glob("smmnist_srvp_200/**/metrics.json"):
+        metrics = stored(path)
+        cells = [interval(metrics["table"][row][m], METRICS[m][1]) for m in METRICS for row in ("best", "mean")]
+        faded = f"{100 * metrics['brightness']['faded']['mean']:.0f} %"
+        rows.append([metrics["temperature"], f"{metrics['diversity']['mean']:.4f}", *cells, faded])
+    header = [f"{name}, {row}" for name, _ in METRICS.values() for row in ("best", "mean")]
+    return markdown(["temperature", "diversity", *header, "faded"], [[f"{t:g}", *cells] for t, *cells in sorted(rows)])
+
+
+def fvd_table() -> str:
+    """The Fréchet distance with a network of random weights."""
+    rows = []
+    for path in sorted((SHIPPED / "smmnist_srvp").glob("fvd*.json")):
+        metrics = stored(path)
+        fvd = metrics["fvd"]
+        rows.append([f"{metrics['temperature']:g}", f"{fvd['value']:.6f}", str(fvd["n_sequences"])])
+    return markdown(["temperature", "Fréchet distance", "sequences"], rows)
 
 
 def ssim_over_frames() -> str:
@@ -269,6 +306,9 @@ TABLES = {
     "other figures": other_figures,
     "layers": layers_table,
     "protocols": protocols_table,
+    "comparison": comparison_table,
+    "temperature": temperature_table,
+    "FVD": fvd_table,
     "SSIM over the frames": ssim_over_frames,
     **{f"metrics of {name}": lambda name=name: card(name) for name in ("smmnist", "smmnist_srvp")},
     **{f"stages of {name}": lambda name=name: stages_table(name) for name in ("smmnist", "smmnist_srvp")},
