@@ -63,10 +63,8 @@ def interval(value: dict, places: int) -> str:
 def metrics_table(name: str, rows: list[str]) -> str:
     """Rows of a checkpoint's metrics, what was published for the same test, and how they were measured."""
     metrics = stored(SHIPPED / name / "metrics.json")
-    digits = 3 if metrics["n_sequences"] < 5000 else 4
-
-    columns = METRICS | {"ssim": ("SSIM", digits)}
-    columns = {metric: column for metric, column in columns.items() if metric in metrics["table"]["best"]}
+    with_places = METRICS | {"ssim": ("SSIM", 3 if metrics["n_sequences"] < 5000 else 4)}
+    columns = {metric: column for metric, column in with_places.items() if metric in metrics["table"]["best"]}
 
     def cell(row: str, metric: str) -> str:
         found = metrics["table"][row].get(metric)
@@ -148,12 +146,10 @@ def protocols_table() -> str:
         }
         for row, title in titles.items():
             found = protocol["table"][row]
-            figures = [
-                f"{found[m]['mean']:.{p}f} ± {found[m]['interval']:.{p}f}" for m, p in (("psnr", 2), ("ssim", 4))
-            ]
+            figures = interval(found["psnr"], 2), interval(found["ssim"], 4)
             rows.append([f"`{protocol['name']}`" if row == "best" else "", title, horizon, *figures])
         for model in protocol["published"]["rows"]:
-            figures = [f"{model['psnr']:.2f}", f"{model['ssim']:.4f}"]
+            figures = f"{model['psnr']:.2f}", f"{model['ssim']:.4f}"
             rows.append(["", f"{model['model']} ({model['source']})", horizon, *figures])
     return markdown(["protocol", "model", "frames", "PSNR [dB]", "SSIM"], rows)
 

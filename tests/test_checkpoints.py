@@ -47,6 +47,12 @@ def test_a_protocol_was_followed_to_the_end_with_the_shipped_weights(path):
         assert metrics[name] == getattr(PROTOCOLS[path.stem], name), name
 
 
+def test_what_was_measured_beside_it_is_of_the_same_weights():
+    weights = stored_metrics("smmnist_srvp")["weights_sha256"]
+    others = [*RESULTS.glob("smmnist_srvp_200/**/metrics.json"), *RESULTS.glob("smmnist_srvp/fvd*.json")]
+    assert [json.loads(path.read_text())["weights_sha256"] for path in others] == [weights] * 7
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_test_set_is_the_one_that_was_evaluated(name):
     metrics = stored_metrics(name)

@@ -15,7 +15,7 @@ from files import utils
 from files.compare import compare
 from files.config import Config
 from files.evaluate import EvaluateOptions
-from files.figures import temperature_curve
+from files.figures import FigureOptions, make_figures, temperature_curve
 
 pytestmark = pytest.mark.usefixtures("eagerly")  # tracing takes longer than a few steps
 
@@ -96,7 +96,10 @@ def test_the_temperatures_of_the_same_evaluation_make_a_curve(tmp_path):
     values = tables[1.0]["diversity"][:20]  # the sequences that both have
     assert curve.loc[(1, "diversity"), "mean"] == pytest.approx(values.mean())
     assert curve.loc[(1, "diversity"), "interval"] == pytest.approx(1.96 * stats.sem(values))
-    assert utils.plot_temperature(curve.reset_index()).axes
+    assert len(utils.plot_temperature(curve.reset_index()).axes) == 3
+    assert len(utils.plot_temperature(curve.drop("kept_mean", level="metric").reset_index()).axes) == 2
+    figs = tmp_path / "figs"  # without samples.npz there is nothing else to draw
+    assert make_figures(FigureOptions(tmp_path, figs, tmp_path)) == [figs / "temperature.png"]
     assert not len(temperature_curve(tmp_path / "temperature-2"))
 
 
