@@ -51,7 +51,8 @@ CODE = ("evaluate.py", "scoring.py", "scores.py", "digits.py", "protocols.py")  
 class EvaluateOptions:
     """What to evaluate, and on what; the defaults are the published protocol for Stochastic Moving MNIST.
 
-    Raises ValueError, naming the field, for a count below 1, or a seed or temperature below 0.
+    Raises ValueError, naming the field, for a count below 1, a seed or temperature below 0, a split that the protocol
+    doesn't take, or a layer of no network.
     """
 
     checkpoint: pathlib.Path | None = None
@@ -106,6 +107,8 @@ class EvaluateOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
         check_whole(0, seed=self.seed)
         check_number(0, MAX_TEMPERATURE, temperature=self.temperature)
+        if self.fvd_layer and not self.fvd_model:
+            raise ValueError(f"fvd_layer is {self.fvd_layer}, but there is no fvd_model to take it from")
         if self.protocol and self.split != "test":
             raise ValueError(f"protocol {self.protocol} is one of the test split; expected no --split {self.split}")
 
@@ -163,13 +166,13 @@ def evaluate(options: EvaluateOptions, again: bool = True) -> dict:
     if options.protocol:
         protocols.check_protocol(options.protocol, config, layout_of(config, options))
     lpips = load_lpips() if options.lpips else None  # before hours of scoring
-    net = VideoNet(options.fvd_model, options.fvd_layer, options.fvd_range) if options.fvd_model else None
     print_found(config, options.split, n_frames=config.n_past + options.n_future, **how_to_open(options))
     count = min(options.n_sequences, len(open_test_set(config, options, batch_size=1)))
     print(f"{options.checkpoint}: {count} sequences, {device_line(options.precision)}")
+    net = load_video_net(config, options, count) if options.fvd_model else None
     weights = weights_hash(model)
     run = run_hash(config, options, weights)
-    if not again and (found := finished(options, run, count)):
+    if not again and (found := finished(options.folder, run, count, net)):
         print(f"{options.folder} has it already")
         return found
     parts = options.folder / f"parts-{run}"
@@ -186,12 +189,23 @@ def evaluate(options: EvaluateOptions, again: bool = True) -> dict:
     return metrics
 
 
-def finished(options: EvaluateOptions, run: str, count: int) -> dict | None:
+def load_video_net(config: Config, options: EvaluateOptions, count: int) -> VideoNet:
+    """The network for FVD, tried on two black videos: what doesn't fit is said before hours of scoring."""
+    if count < 2:
+        raise ValueError(f"the test set has {count} sequence; FVD needs at least 2, for a covariance")
+    net = VideoNet(options.fvd_model, options.fvd_layer, options.fvd_range)
+    net(tf.zeros([2, config.n_past + options.n_future, config.image_size, config.image_size, config.channels]))
+    return net
+
+
+def finished(folder: pathlib.Path, run: str, count: int, net: VideoNet | None) -> dict | None:
     """The `metrics.json` of just this evaluation, if it has ended."""
-    path = options.folder / "metrics.json"
+    path = folder / "metrics.json"
     found = json.loads(path.read_text()) if path.is_file() else {}
-    same = (found.get("run"), found.get("n_sequences")) == (run, count)
-    return found if same and bool(found["fvd"]) == bool(options.fvd_model) else None
+    if (found.get("run"), found.get("n_sequences")) != (run, count):
+        return None
+    same_fvd = (found["fvd"] or {}).items() >= net.identity.items() if net else not found["fvd"]
+    return found if same_fvd else None
 
 
 def write_results(

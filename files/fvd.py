@@ -26,12 +26,14 @@ class VideoNet:
     `layer` names a Keras layer, or an output or a tensor of a SavedModel; by default the network's own output.
     `values` are what black and white have to be.
 
-    Raises FileNotFoundError where there is no such file, ValueError for one that can't be read, an unknown layer or an
-    input of another shape than [N, T, 224, 224, 3].
+    Raises FileNotFoundError where there is no such file, ValueError for one that can't be read, an unknown layer, other
+    inputs than one of shape [N, T, 224, 224, 3], or values that are the same or no numbers.
     """
 
     def __init__(self, path: pathlib.Path, layer: str | None = None, values: tuple[float, float] = (-1.0, 1.0)):
         path = pathlib.Path(path)
+        if not np.isfinite(values).all() or values[0] == values[1]:
+            raise ValueError(f"black and white are {values[0]} and {values[1]}; expected two different numbers")
         if not path.exists():
             raise FileNotFoundError(
                 f"no network {path}; expected a SavedModel's folder or a Keras file with I3D's weights"
@@ -39,25 +41,42 @@ class VideoNet:
         self.path, self.layer, (self.low, self.high) = path, layer, values
         try:
             load = _saved_model if path.is_dir() else _keras_file
-            self.function, shape = load(path, layer)
+            self.function, shapes = load(path, layer)
         except (OSError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is no SavedModel or Keras file that can be read: {sentence(error)}") from error
-        if not tf.TensorShape(shape).is_compatible_with([None, None, SIZE, SIZE, 3]):
-            raise ValueError(f"{path} takes videos of shape {list(shape)}; expected [N, T, {SIZE}, {SIZE}, 3]")
+        expected = [None, None, SIZE, SIZE, 3]
+        if len(shapes) != 1 or not tf.TensorShape(shapes[0]).is_compatible_with(expected):
+            found = ", ".join(map(str, shapes))
+            raise ValueError(f"{path} takes {found}; expected one input [N, T, {SIZE}, {SIZE}, 3]")
+
+    @property
+    def identity(self) -> dict:
+        """What a figure has to name: `network`, `layer` and `values`."""
+        return {"network": self.path.name, "layer": self.layer, "values": [self.low, self.high]}
 
     def __call__(self, video: tf.Tensor) -> np.ndarray:
-        """Features [B, D] of video [B, T, H, W, C] in [0, 1], resized as the original does, grey made RGB."""
+        """Features [B, D] of video [B, T, H, W, C] in [0, 1], resized as the original does, grey made RGB.
+
+        Raises ValueError where the network can't compute with T frames, or gives other values than these.
+        """
         batch, frames = video.shape[:2]
         # TensorFlow 1's bilinear resize, which doesn't align the centres of pixels.
         resized = tf.compat.v1.image.resize_bilinear(tf.reshape(video, [-1, *video.shape[2:]]), (SIZE, SIZE))
         rgb = tf.broadcast_to(tf.reshape(resized, [batch, frames, SIZE, SIZE, -1]), [batch, frames, SIZE, SIZE, 3])
-        features = self.function(self.low + (self.high - self.low) * rgb)
-        if features.shape.rank != 2:
+        try:
+            features = self.function(self.low + (self.high - self.low) * rgb).numpy()
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            raise ValueError(f"{self.path} can't take {frames} frames of float32: {sentence(error)}") from error
+        if features.ndim != 2 or len(features) != batch:
             raise ValueError(
-                f"{self.layer or 'the output'} of {self.path} has shape {list(features.shape)}; expected features "
-                "[N, D]: name another layer"
+                f"{self.layer or 'the output'} of {self.path} has shape {list(features.shape)} for {batch} videos; "
+                f"expected features [{batch}, D]: name another layer"
             )
-        return features.numpy()
+        if not np.isfinite(features).all():
+            raise ValueError(
+                f"features of {self.path} are no finite numbers; it was given videos in [{self.low}, {self.high}]"
+            )
+        return features
 
 
 def _keras_file(path: pathlib.Path, layer: str | None):
@@ -67,7 +86,10 @@ def _keras_file(path: pathlib.Path, layer: str | None):
         if layer not in names:
             raise ValueError(f"no layer {layer} in {path}; there are {', '.join(names[-20:])}")
         model = keras.Model(model.inputs, model.get_layer(layer).output)
-    return tf.function(lambda video: model(video, training=False), reduce_retracing=True), model.inputs[0].shape
+    if len(model.outputs) > 1:
+        raise ValueError(f"{path} has {len(model.outputs)} outputs; choose one of its layers")
+    function = tf.function(lambda video: model(video, training=False), reduce_retracing=True)
+    return function, [given.shape for given in model.inputs]
 
 
 def _saved_model(path: pathlib.Path, layer: str | None):
@@ -76,17 +98,18 @@ def _saved_model(path: pathlib.Path, layer: str | None):
     if not names:
         raise ValueError(f"{path} has signatures {list(loaded.signatures)}; expected serving_default or default")
     signature = loaded.signatures[names[0]]
-    ((name, video),) = signature.structured_input_signature[1].items()
+    inputs = signature.structured_input_signature[1]
+    name, shapes = next(iter(inputs)), [given.shape for given in inputs.values()]
     outputs = sorted(signature.structured_outputs)
     if layer is None and len(outputs) > 1:
         raise ValueError(f"{path} has outputs {', '.join(outputs)}; choose one of them as layer")
     if layer is None or layer in outputs:
-        return lambda x: (loaded, signature(**{name: x})[layer or outputs[0]])[1], video.shape
+        return lambda x: (loaded, signature(**{name: x})[layer or outputs[0]])[1], shapes
     try:  # a tensor inside of a graph of TensorFlow 1, as the original is
         part = signature.prune(signature.inputs[0], [signature.graph.get_tensor_by_name(layer)])
     except (KeyError, ValueError, AttributeError) as error:
         raise ValueError(f"no output or tensor {layer} in {path}; its outputs are {', '.join(outputs)}") from error
-    return lambda x: (loaded, part(x)[0])[1], video.shape
+    return lambda x: (loaded, part(x)[0])[1], shapes
 
 
 class Moments:
@@ -126,7 +149,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 def video_distance(net: VideoNet, pairs: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> dict:
     """FVD of true and generated videos, in pairs of batches [B, T, H, W, C] in [0, 1], given frames included.
 
-    Returns `value`, `n_sequences`, `n_features`, `network`, `layer` and a `remark` on how far to trust it.
+    Returns `value`, `n_sequences`, `n_features`, what `net.identity` holds, and a `remark` on how far to trust it.
     """
     true, generated = Moments(), Moments()
     for pair in pairs:
@@ -144,7 +167,6 @@ def video_distance(net: VideoNet, pairs: Iterable[tuple[tf.Tensor, tf.Tensor]]) 
         "value": value,
         "n_sequences": true.count,
         "n_features": features,
-        "network": net.path.name,
-        "layer": net.layer,
+        **net.identity,
         "remark": remark,
     }

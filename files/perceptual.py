@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from files.checks import sentence
+
 CHUNK = 100  # images in the network at once
 
 Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]  # two times images [M, 3, H, W] in [-1, 1] -> [M]
@@ -12,14 +14,17 @@ Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]  # two times images [M
 def load_lpips() -> Distance:
     """Version 0.1 with AlexNet, as it is published.
 
-    Raises ValueError where the package isn't installed.
+    Raises ValueError where the package isn't installed, or the weights, which PyTorch downloads once, can't be read.
     """
     try:
         import lpips
         import torch
     except ImportError as error:
         raise ValueError(f"--lpips needs a package that isn't there ({error}): pip install lpips") from error
-    net = lpips.LPIPS(net="alex", version="0.1", verbose=False).eval()
+    try:
+        net = lpips.LPIPS(net="alex", version="0.1", verbose=False).eval()
+    except (OSError, RuntimeError) as error:  # no connection; a damaged file
+        raise ValueError(f"--lpips downloads AlexNet's weights once, which failed: {sentence(error)}") from error
 
     def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         with torch.no_grad():

@@ -1,5 +1,6 @@
 """The Fréchet distance against closed forms and SciPy's matrix root, networks made here, and LPIPS with a stand-in."""
 
+import dataclasses
 import sys
 import types
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 from scipy import linalg
 
 from files import fvd, perceptual
+from files.evaluate import EvaluateOptions, evaluate
 
 
 def moments(features, *cuts):
@@ -122,12 +124,44 @@ def test_networks_that_cannot_be_used(network, tmp_path):
         fvd.VideoNet(network / "saved")
     inputs = keras.Input([None, 112, 112, 3])
     keras.Model(inputs, keras.layers.GlobalAveragePooling3D()(inputs)).save(tmp_path / "small.keras")
-    with pytest.raises(ValueError, match=r"takes videos of shape \[None, None, 112, 112, 3\]; expected \[N, T, 224"):
+    with pytest.raises(ValueError, match=r"takes \(None, None, 112, 112, 3\); expected one input \[N, T, 224"):
         fvd.VideoNet(tmp_path / "small.keras")
     inputs = keras.Input([None, 224, 224, 3])
     keras.Model(inputs, keras.layers.Rescaling(1.0)(inputs)).save(tmp_path / "flat.keras")
-    with pytest.raises(ValueError, match=r"the output of .* has shape .*; expected features"):
+    with pytest.raises(ValueError, match=r"the output of .* has shape .* for 1 videos; expected features"):
         fvd.VideoNet(tmp_path / "flat.keras")(tf.zeros([1, 1, 8, 8, 1]))
+    both = keras.Input([None, 224, 224, 3]), keras.Input([None, 224, 224, 3])
+    means = [keras.layers.GlobalAveragePooling3D()(given) for given in both]
+    keras.Model(both, keras.layers.Add()(means)).save(tmp_path / "two.keras")
+    with pytest.raises(ValueError, match=r"takes \(None, .*\), \(None, .*\); expected one input"):
+        fvd.VideoNet(tmp_path / "two.keras")
+    keras.Model(both[0], [means[0], 2 * means[0]]).save(tmp_path / "outputs.keras")
+    with pytest.raises(ValueError, match=r"has 2 outputs; choose one of its layers"):
+        fvd.VideoNet(tmp_path / "outputs.keras")
+    for values in ((1, 1), (0, float("nan"))):
+        with pytest.raises(ValueError, match=r"black and white are .*; expected two different numbers"):
+            fvd.VideoNet(network / "net.keras", values=values)
+
+
+def test_a_network_for_other_videos_fails_before_anything_is_scored(tmp_path, lively, tiny):
+    """Of sixteen frames, or with features that are no numbers: nothing but a try shows that."""
+    lively(tiny).save_weights_to(tmp_path / "tiny")
+    inputs = keras.Input([16, 224, 224, 3])
+    keras.Model(inputs, keras.layers.GlobalAveragePooling3D()(inputs)).save(tmp_path / "sixteen.keras")
+    inputs = keras.Input([None, 224, 224, 3])
+    means = keras.layers.GlobalAveragePooling3D()(inputs)
+    keras.Model(inputs, keras.layers.Rescaling(float("inf"))(means)).save(tmp_path / "infinite.keras")
+    options = EvaluateOptions(tmp_path / "tiny", n_future=2, n_sequences=2, results=tmp_path / "results")
+
+    def fails(pattern, **others):
+        with pytest.raises(ValueError, match=pattern):
+            evaluate(dataclasses.replace(options, **others))
+
+    fails(r"sixteen.keras can't take 5 frames of float32", fvd_model=tmp_path / "sixteen.keras")
+    fails(r"infinite.keras are no finite numbers; .* \[-1.0, 1.0\]", fvd_model=tmp_path / "infinite.keras")
+    fails(r"test set has 1 sequence; FVD needs at least 2", fvd_model=tmp_path / "infinite.keras", n_sequences=1)
+    fails(r"fvd_layer is means, but there is no fvd_model", fvd_layer="means")
+    assert not (tmp_path / "results").exists()
 
 
 # LPIPS --------------------------------------------------------------------------------------------------------------
@@ -155,6 +189,14 @@ def test_the_package_is_asked_for_its_published_version(monkeypatch):
     with pytest.raises(ValueError, match=r"--lpips needs a package that isn't there .*: pip install lpips"):
         perceptual.load_lpips()
     asked = {}
+
+    def no_connection(**options):
+        raise OSError("no route to host")
+
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=no_connection))
+    with pytest.raises(ValueError, match=r"--lpips downloads AlexNet's weights once, which failed: no route to host"):
+        perceptual.load_lpips()
 
     class Net:
         def __init__(self, **options):

@@ -115,6 +115,10 @@ def test_a_protocol_decides_data_and_numbers_and_prints_the_literature(tiny, liv
     generated = np.concatenate([videos[:, :3], samples[:, 0]], 1)
     found = video_distance(VideoNet(tmp_path / "net.keras"), [(tf.constant(videos), tf.constant(generated))])
     assert metrics["fvd"]["value"] == pytest.approx(found["value"], rel=1e-2)
+    for values, same in ([-1, 1], True), ([0, 1], False):  # of another network or range, it is none of these results
+        net = VideoNet(tmp_path / "net.keras", values=values)
+        assert bool(evaluation.finished(options.folder, metrics["run"], 2, net)) is same
+    assert not evaluation.finished(options.folder, metrics["run"], 2, None)
     assert metrics["command"].endswith("--fvd-range -1.0 1.0 --batch-size 4 --results " + str(tmp_path))
     assert " --lpips --fvd-model " in metrics["command"]
     printed = capsys.readouterr().out
