@@ -86,6 +86,12 @@ def describe_evaluation(metrics: dict) -> str:
     ]
     if "own_frames" in table:
         lines.append(f"With the posterior's z, but its own frames fed back, the model has {both('own_frames')}.")
+    if "kept" in table["best"]:
+        best, posterior = (f"{100 * table[row]['kept']['mean']:.0f} %" for row in ("best", "posterior"))
+        lines.append(
+            f"The best sample shows both true digits in {best} of its frames, the posterior in {posterior}; in the "
+            "others one is faint, or has become another."
+        )
     if "simulator_best" in table:
         lines.append(f"A perfect model would have {both('simulator_best')} for the best of {n}: it, too, has to guess.")
     best_of = {metric: metrics["best_of"][metric]["mean"] for metric in ("psnr", "ssim")}

@@ -9,12 +9,13 @@ import re
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
 
 from files import packages
 from files.config import Machine, preset
-from files.notebook import Picture, change_settings, settings_table
+from files.notebook import Picture, change_settings, describe_evaluation, settings_table
 from files.page import WIDGET, PageExporter, sources_hash, tidy
 from files.widgets import EDGE, MAX_SAMPLES, SIZE, TITLE, Sampler
 
@@ -119,3 +120,14 @@ def test_the_sampler_shows_what_the_model_generates(tiny, lively, random_video):
     assert gif.n_frames == tiny.n_frames
     assert WIDGET in bundle
     assert metadata["image/png"]["alt"]
+
+
+def test_sentences_quote_the_evaluation():
+    """What `metrics.json` is told as, against the scores of the sequences."""
+    folder = ROOT / "results" / "shipped" / "smmnist_srvp"
+    said = describe_evaluation(json.loads((folder / "metrics.json").read_text()))
+    scores = pd.read_csv(folder / "per_sequence.csv").mean()
+    assert f"the best of 100 samples has a PSNR of {scores.psnr_best:.2f} dB and {scores.ssim_best:.3f} of SSIM" in said
+    best, posterior = (f"{share:.0%}".replace("%", " %") for share in (scores.kept_best, scores.kept_posterior))
+    assert f"shows both true digits in {best} of its frames, the posterior in {posterior};" in said
+    assert describe_evaluation({}) == ""
