@@ -41,7 +41,7 @@ notebook: .venv/installed
 bench: .venv/installed
 	$(BIN)/python tests/bench.py
 
-# On a machine with a GPU, some 8 minutes: parity, time and memory -> results/gpu.json
+# On a machine with a GPU, a quarter of an hour at most: parity, time and memory -> results/gpu.json
 check-gpu: .venv/installed
 	$(BIN)/python tests/check_gpu.py
 

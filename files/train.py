@@ -84,6 +84,8 @@ def train_together(
     validation = shared("val", count=recipe.val_sequences, indices=True)
     if workers.first:
         print(f"{folder}: {device_line(machine.precision, machine.jit_compile, strategy.num_replicas_in_sync)}")
+        if has_gpu() and not machine.jit_compile and not workers.several:
+            print("steps on a GPU are faster with jit_compile, after a minute or so of compiling: see docs/training.md")
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
         model = build_model(config, recipe, machine)

@@ -281,6 +281,42 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
+def gpu_table() -> str:
+    """Training and sampling on a GPU, as `check_gpu.py` measured them."""
+    rows = []
+    for name, case in stored(SHIPPED / "gpu_h100.json")["cases"].items():
+        if "step [s]" in case:
+            figures = (
+                f"{1e3 * case['step [s]']:.1f}",
+                f"{case['frames/s']:,.0f}",
+                f"{case['tracing and compiling [s]']:.0f}",
+                f"{case['peak [GB]']:.1f}",
+                f"{case['share of peak']:.2f}",
+            )
+            rows.append([f"`{name.removeprefix('training ')}`", *figures])
+    header = ["training", "ms per step", "frames/s", "s to trace and compile", "GB", "share of a product's speed"]
+    return markdown(header, rows)
+
+
+def gpu_sampling() -> str:
+    """Sampling on a GPU with and without XLA."""
+    seconds = stored(SHIPPED / "gpu_h100_sampling.json")["sampling"]
+    names = {"graph": "as it is", "graph, XLA": "with XLA"}
+    rows = [
+        [precision.removeprefix("mixed_"), *(f"{1e3 * np.median(times[name]):.0f} ms" for name in names)]
+        for precision, times in seconds.items()
+    ]
+    return markdown(["100 futures of 20 frames", *names.values()], rows)
+
+
+def gpu_parity() -> str:
+    """The largest relative difference from the authors' nets for each kind of output."""
+    cases = stored(SHIPPED / "gpu_h100.json")["cases"]
+    off, on = (cases[f"parity, TF32 {state}"]["differences"] for state in ("off", "on"))
+    rows = [[name, *(f"{found[name]['relative']:.0e}" for found in (off, on))] for name in off]
+    return markdown(["largest difference, relative", "TF32 off", "TF32 on"], rows)
+
+
 def layers_table() -> str:
     """What each trick of files/ops.py earns: the library's time or memory over ours."""
     ratios = stored(SHIPPED / "fast_layers.json")["replaced / as it is"]
@@ -301,6 +337,9 @@ TABLES = {
     "bench": lambda: rivals("bench", {"loop": "Keras's layers in a loop", "one by one": "one sample at a time"}),
     "other figures": other_figures,
     "layers": layers_table,
+    "GPU": gpu_table,
+    "sampling on a GPU": gpu_sampling,
+    "parity on a GPU": gpu_parity,
     "protocols": protocols_table,
     "comparison": comparison_table,
     "temperature": temperature_table,

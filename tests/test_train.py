@@ -215,6 +215,7 @@ def test_training_starts_where_there_is_a_gpu(tmp_path):
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
     assert "on GPU: " in process.stdout
+    assert "faster with jit_compile" in process.stdout
     assert (tmp_path / "checkpoints/run/model.index").is_file()
 
 
@@ -554,5 +555,6 @@ def test_a_run_shows_a_line_per_epoch_and_a_bar_to_its_end(tiny, short, tmp_path
         figures = ", ".join(f"{name} {getattr(row, name):.3g}" for name in ("loss", "mse", "kld", "val_ssim"))
         assert f"epoch {epoch} of 2: {figures}\n" in shown.out
     assert re.search(r"epoch 2 of 2 100% \|.*\| 00:00 left", shown.out)
+    assert "jit_compile" not in shown.out  # nothing to advise on a CPU
     train(tiny, short.replace(epochs=3), None, "run", tmp_path, tmp_path / "results", verbose=False)
     assert "epoch 3 of 3" not in capsys.readouterr().out
