@@ -282,7 +282,7 @@ def number(value: float | None) -> str:
 
 
 def gpu_table() -> str:
-    """Training and sampling on a GPU, as `check_gpu.py` measured them."""
+    """Training on a GPU, as `check_gpu.py` measured them."""
     rows = []
     for name, case in stored(SHIPPED / "gpu_h100.json")["cases"].items():
         if "step [s]" in case:
